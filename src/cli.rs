@@ -19,13 +19,11 @@ mod output;
 pub mod setup;
 pub mod traffic;
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::{Error, Kind, Result};
-use crate::files;
 use crate::host::{self, Host};
 use crate::pf::{WithConf, pfctl};
 use crate::pfconf::Conf;
@@ -37,7 +35,7 @@ use output::{Shown, complain};
 
 /// Runs the helper with the arguments of the process. The value is its exit status.
 pub(crate) fn main() -> ExitCode {
-    files::in_helper();
+    crate::files::in_helper();
     if let Err(error) = refuse_borrowed_rights() {
         return failed(&error);
     }
@@ -90,11 +88,10 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
 
 /// Opens a file, or standard input for `-`.
 fn open(file: &Path) -> io::Result<Box<dyn Read>> {
-    Ok(if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(file)?) })
+    Ok(if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(std::fs::File::open(file)?) })
 }
 
-/// The user of the helper chooses the pfctl(8) that it runs and the directory that it writes to, so a setuid bit on it would make
-/// every user root.
+/// The user of the helper chooses its pfctl(8) and its directory, so a setuid bit on it would make every user root.
 pub fn refuse_borrowed_rights() -> Result<()> {
     if !host::has_borrowed_rights() {
         return Ok(());

@@ -16,7 +16,6 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -84,14 +83,12 @@ impl Conf {
         self.lines.iter().filter(|line| line.is_of(jail))
     }
 
-    /// The requests of one transaction for a jail that runs; empty if no line is for it. They do not wait for an address: a hook
-    /// does.
+    /// The requests of one transaction for a jail that runs. They do not wait for an address: a hook does.
     pub fn requests(&self, jail: &JailName) -> Vec<Request> {
-        self.of(jail).map(|line| Request { wait: Duration::ZERO, ..line.request(jail) }).collect()
+        self.of(jail).map(|line| Request { wait: std::time::Duration::ZERO, ..line.request(jail) }).collect()
     }
 
-    /// Whether the lines of a jail are others than those that were requested for it, except for addresses that a manager gave to
-    /// the hook.
+    /// Whether a jail has other lines than those that were requested, except for addresses that a manager gave to the hook.
     pub fn differs(&self, jail: &JailName, requests: &[Request]) -> bool {
         let (had, lines) = (configured(requests), self.requests(jail));
         had.len() != lines.len() || lines.iter().any(|line| !had.iter().any(|old| is_of_line(old, line)))
@@ -222,8 +219,7 @@ fn text(path: &Path, file: File) -> Result<String> {
     }
 }
 
-/// Addresses in place of a jail's, which is not asked: the IPv4 dummy address (RFC 7600), and one of the discard-only prefix
-/// (RFC 6666).
+/// Addresses in place of a jail's, which is not asked: the IPv4 dummy address (RFC 7600), and a discard-only one (RFC 6666).
 const NOBODY: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))];
 

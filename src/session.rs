@@ -1,7 +1,6 @@
 //! From settings to a [`Publisher`]: which firewall, which state directory, how long to wait.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -42,7 +41,7 @@ impl Backend {
     pub const NAMES: [&str; 4] = ["auto", "native", "pfctl", "sim"];
 }
 
-impl FromStr for Backend {
+impl std::str::FromStr for Backend {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Backend> {

@@ -7,7 +7,6 @@ mod report;
 pub mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -96,16 +95,12 @@ impl Watcher {
         self.reads_at = Some((self.clock)());
     }
 
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
+    pub fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
         self.events.descriptor()
     }
 
     /// Waits for something to do, but not longer than `within`, does it, at most for one jail, and returns what there is to
-    /// report.
-    ///
-    /// # Errors
-    ///
-    /// Only if there will be no more events. What fails otherwise is reported, and tried again.
+    /// report. It fails only if there will be no more events: what fails otherwise is reported, and tried again.
     pub fn step(&mut self, within: Duration) -> Result<Option<Report>> {
         if let Some(report) = self.reports.pop_front() {
             return Ok(Some(report));
@@ -312,8 +307,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// After a conflict: with the jails whose ports are not what the file says either, since they may have those of this one. False
-    /// if there are none.
+    /// After a conflict: follows the jails whose ports are not what the file says either as well. False if there are none.
     fn exchange(&mut self, publisher: &Publisher<'_>, jail: &JailName) -> Result<bool> {
         let Some(conf) = &self.conf else { return Ok(false) };
         let recorded = publisher.recorded()?;

@@ -8,13 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
 
 use crate::conf::{self, Conf};
 use crate::error::{Error, Kind, Result, printable};
 use crate::host;
 use crate::name::JailName;
-use crate::options::Source;
 use crate::publisher::{Liveness, Outcome, Publisher, Recorded};
 use crate::session::Session;
 use crate::watch::{Watcher, What};
@@ -130,7 +128,7 @@ pub fn check(global: &Global, file: Option<&Path>) -> Result<()> {
     for line in &conf.lines {
         for source in line.sources() {
             // whoever may not read pf can check the rest
-            if let Source::Table(table) = source
+            if let crate::options::Source::Table(table) = source
                 && let Ok(false) = session.firewall.has_table(table)
             {
                 let why = format!("pf has no table <{table}>, so no traffic would be passed");
@@ -150,7 +148,7 @@ const WAIT: Duration = Duration::from_secs(2);
 pub fn watch(global: &Global, json: bool) -> Result<()> {
     let (ends, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for (signal, set) in [(SIGTERM, &ends), (SIGINT, &ends), (SIGHUP, &reads)] {
-        flag::register(signal, Arc::clone(set)).map_err(|error| Error::io("handle signals", &error))?;
+        signal_hook::flag::register(signal, Arc::clone(set)).map_err(|error| Error::io("handle signals", &error))?;
     }
     // a mistake in the arguments is an error now, and not a failure that is tried again
     session(global)?.notice().iter().for_each(|notice| complain(notice));

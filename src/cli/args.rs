@@ -11,13 +11,11 @@ use crate::name::JailName;
 use crate::net::{Interface, Place, PortRange, Protocol};
 use crate::options::Given;
 use crate::publisher::Request;
-use crate::session::Backend;
 use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use clap_complete::Shell;
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
 use super::help;
@@ -93,7 +91,7 @@ fn version_flag() -> Arg {
 pub struct Global {
     /// How to drive pf: auto, native (/dev/pf), pfctl or sim (redirects nothing) [default: auto]
     #[arg(long, global = true, value_name = "NAME")]
-    pub backend: Option<Backend>,
+    pub backend: Option<crate::session::Backend>,
     /// The directory of the lock and the records [default: /var/run/kport]
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -170,7 +168,7 @@ pub enum Command {
     Completions {
         /// The shell
         #[arg(value_name = "SHELL")]
-        shell: Shell,
+        shell: clap_complete::Shell,
     },
     /// Show a command's options; kport help spec: port specs; kport help pf: pf.conf
     Help {
@@ -358,10 +356,13 @@ pub struct Question {
 }
 
 fn protocol(text: &str) -> Result<IpProtocol, String> {
-    let named = Protocol::named(text).map(IpProtocol::from);
-    let icmp = [("icmp", IpProtocol::ICMP), ("icmp6", IpProtocol::ICMP6), ("ipv6-icmp", IpProtocol::ICMP6)];
-    let known = named.or_else(|| icmp.into_iter().find(|(name, _)| *name == text).map(|(_, protocol)| protocol));
-    known.ok_or_else(|| format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", ")))
+    match text {
+        "icmp" => Ok(IpProtocol::ICMP),
+        "icmp6" | "ipv6-icmp" => Ok(IpProtocol::ICMP6),
+        _ => Protocol::named(text).map(IpProtocol::from).ok_or_else(|| {
+            format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", "))
+        }),
+    }
 }
 
 /// An address, and whether it has a port: ICMP has none.

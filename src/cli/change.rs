@@ -3,10 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::conf::Conf;
 use crate::container::kleene;
 use crate::error::{Error, Kind, Result};
-use crate::managers::Caller;
 use crate::name::JailName;
 use crate::options::Given;
 use crate::publisher::{Outcome, Publisher, Request};
@@ -28,8 +26,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
     })
 }
 
-/// After a poststart hook that fails, jail(8) removes the jail, but does not run its poststop lines, which would remove its
-/// interfaces.
+/// After a poststart hook that fails, jail(8) removes the jail without its poststop lines, which would remove its interfaces.
 fn left_behind(global: &Global, error: Error) -> Error {
     let Some(name) = hook::variable("JNAME") else { return error };
     let jail = host(global).and_then(|host| host.running(&name)).ok().flatten();
@@ -110,13 +107,13 @@ fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
 }
 
 /// `publish --hook` without ports: the lines of kport.conf(5) for the jail, which may be none.
-fn publish_lines(global: &Global, args: &PublishArgs, caller: &Caller) -> Result<()> {
+fn publish_lines(global: &Global, args: &PublishArgs, caller: &crate::managers::Caller) -> Result<()> {
     let mut given = args.request.options.iter().chain(args.options.iter());
     if let Some((option, _)) = given.find(|(name, _)| *name != "wait") {
         let why = format!("--{option} needs the ports; without them, the options are those of the lines in kport.conf");
         return Err(Error::new(Kind::Argument, why));
     }
-    let conf = Conf::read(global.config.as_deref())?;
+    let conf = crate::conf::Conf::read(global.config.as_deref())?;
     let mut requests: Vec<Request> = conf.of(&caller.jail).map(|line| line.request(&caller.jail)).collect();
     for request in &mut requests {
         request.jid = caller.jid;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
 use std::process::ExitCode;
 
 use crate::container::cni::{self, MAX_INPUT, Operation};
@@ -21,11 +20,10 @@ use super::{hook, session};
 /// hook is the first of its `args`, except with ocijail, which passes that as the first argument.
 const NAMES: [(&str, &str); 3] = [("portmap", "cni"), ("kport-cni", "cni"), ("kport-oci-hook", "oci-hook")];
 
-/// The command line of the process, with the command that the name of the program selects: a container runtime passes no arguments
-/// to its plugins.
+/// The command line, with the command that the name of the program selects: a runtime passes no arguments to its plugins.
 pub fn command_line() -> Vec<OsString> {
     let mut line: Vec<OsString> = std::env::args_os().collect();
-    let name = line.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    let name = line.first().and_then(|program| std::path::Path::new(program).file_name()?.to_str());
     if let Some((_, command)) = NAMES.into_iter().find(|known| Some(known.0) == name) {
         line.insert(1, command.into());
     }
@@ -35,12 +33,6 @@ pub fn command_line() -> Vec<OsString> {
 struct Helper<'a> {
     global: &'a Global,
     observer: Shown,
-}
-
-impl Helper<'_> {
-    fn new(global: &Global) -> Helper<'_> {
-        Helper { global, observer: Shown::new(global.verbose) }
-    }
 }
 
 impl Program for Helper<'_> {
@@ -63,7 +55,8 @@ impl Program for Helper<'_> {
 
 /// `kport cni`. The runtime reads errors from standard output.
 pub fn cni(global: &Global) -> ExitCode {
-    let (document, status) = match cni::answer(&Environment(&hook::variable), &configuration, &Helper::new(global)) {
+    let helper = Helper { global, observer: Shown::new(global.verbose) };
+    let (document, status) = match cni::answer(&Environment(&hook::variable), &configuration, &helper) {
         Ok(None) => return ExitCode::SUCCESS,
         Ok(Some(result)) => (result, ExitCode::SUCCESS),
         Err(error) => (error, ExitCode::FAILURE),
@@ -95,7 +88,7 @@ pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
         let why = "no OCI state on standard input; use oci-hook only in the configuration of a container runtime";
         return Err(Error::new(Kind::Argument, why));
     };
-    let helper = Helper::new(global);
+    let helper = Helper { global, observer: Shown::new(global.verbose) };
     if !state.has_stopped() {
         let allowed = Allowed { ports: args.allow_ports.clone(), places: args.allow_place.clone() };
         return oci::start(&state, &allowed, &helper);

@@ -1,12 +1,10 @@
 //! What pf does with packets, and why a port is dead: `kport trace`, `kport doctor`.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use crate::doctor::{self, Level, ManagerFiles, self_test};
 use crate::error::{Error, Kind, Problem, Result, quoted};
 use crate::net::Family;
-use crate::readiness;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
 
@@ -38,7 +36,7 @@ pub fn trace(global: &Global, question: &Question) -> Result<()> {
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
     }
-    notes.extend(readiness::limits(host, |_| true)?.problems.iter().map(Problem::to_string));
+    notes.extend(crate::readiness::limits(host, |_| true)?.problems.iter().map(Problem::to_string));
     notes.extend_from_slice(&world.notes);
     let trace = world.trace_packet(&sender, &packet);
     if !global.quiet {
@@ -180,7 +178,7 @@ pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     }
     let session = with_conf(session(global)?, args.pf_conf.as_deref())?;
     let with_values = Cli::flags_with_values();
-    let files = ManagerFiles { root: Path::new("/"), with_values: &with_values, pfctl: &global.pfctl };
+    let files = ManagerFiles { root: std::path::Path::new("/"), with_values: &with_values, pfctl: &global.pfctl };
     let files = (!session.host.is_played()).then_some(files);
     let findings = doctor::examine(&*session.host, &*session.firewall, session.store(), files);
     let problems = findings.iter().filter(|f| f.level == Level::Problem).count();

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,8 +64,7 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> (Option<&'a str>, 
     (name, words)
 }
 
-/// Reads the state of a container from a pipe, a socket or a file; `None` if there is none. Reading stops at its end, since the
-/// writer may keep the pipe open.
+/// Reads the state of a container; `None` if there is none. Reading stops at its end, since the writer may keep the pipe open.
 pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<State>> {
     let fd = from.as_fd();
     if rustix::fs::fstat(fd).map_or(true, |stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()) {
@@ -115,7 +113,7 @@ pub fn notice(line: &str) {
 
 /// Sends a line to the first of these sockets that somebody reads.
 pub fn log_to<'a>(sockets: impl IntoIterator<Item = &'a Path>, priority: u8, line: &str) {
-    let Ok(socket) = UnixDatagram::unbound() else { return };
+    let Ok(socket) = std::os::unix::net::UnixDatagram::unbound() else { return };
     // a stop must not wait for a syslogd(8) that does not read
     _ = socket.set_nonblocking(true);
     let text = format!("<{priority}>kport[{}]: {line}", std::process::id());

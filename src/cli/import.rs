@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Read;
-use std::path::Path;
 
-use crate::conf::Conf;
 use crate::error::{Error, Kind, Result, printable};
 use crate::managers::{Command, Imported, by_jail};
 use crate::name::JailName;
@@ -44,7 +42,7 @@ fn comment(text: &mut String, why: &str) {
     _ = writeln!(text, "# {}", printable(why));
 }
 
-fn text(file: &Path) -> Result<String> {
+fn text(file: &std::path::Path) -> Result<String> {
     let mut bytes = vec![];
     open(file)
         .and_then(|mut file| file.read_to_end(&mut bytes))
@@ -59,19 +57,13 @@ fn show(text: &mut String, jail: &JailName, of: &Imported, lines: bool) {
         return of.commands.iter().for_each(|command| line(text, jail, command));
     }
     for (number, command) in of.commands.iter().enumerate() {
-        text.push_str("kport publish");
-        if number > 0 {
-            text.push_str(" --add");
-        }
-        options(command, word).iter().for_each(|option| _ = write!(text, " {option}"));
-        if jail.as_str().starts_with('-') {
-            text.push_str(" --");
-        }
-        _ = write!(text, " {}", word(jail.as_str()));
-        for spec in &command.specs {
-            _ = write!(text, " {}", word(spec));
-        }
-        text.push('\n');
+        let mut words = vec!["kport publish".to_owned()];
+        words.extend((number > 0).then(|| "--add".to_owned()));
+        words.extend(options(command, word));
+        words.extend(jail.as_str().starts_with('-').then(|| "--".to_owned()));
+        words.push(word(jail.as_str()));
+        words.extend(command.specs.iter().map(|spec| word(spec)));
+        _ = writeln!(text, "{}", words.join(" "));
     }
 }
 
@@ -94,7 +86,7 @@ fn line(text: &mut String, jail: &JailName, command: &Command) {
     let mut words: Vec<String> = command.specs.iter().map(|spec| quoted(spec)).collect();
     words.extend(options(command, quoted));
     let line = format!("{} {}", quoted(jail.as_str()), words.join(" "));
-    match Conf::parse("line", &line) {
+    match crate::conf::Conf::parse("line", &line) {
         Ok(_) => _ = writeln!(text, "{line}"),
         Err(error) => comment(text, &format!("{line}: {error}")),
     }

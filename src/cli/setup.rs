@@ -11,10 +11,8 @@ pub mod shell;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use crate::child;
 use crate::deadline::Deadline;
@@ -219,7 +217,7 @@ impl<'a> Setup<'a> {
             return Ok(vec![]);
         }
         let interfaces = self.host.interfaces()?;
-        let main = Arc::new(pfconf::Conf::of_named(&conf.path, &plan.text)?);
+        let main = std::sync::Arc::new(pfconf::Conf::of_named(&conf.path, &plan.text)?);
         let around = Surroundings { host: self.host, interfaces: interfaces.into() };
         let main = MainRuleset::new(around, None, || Ok(vec![(String::new(), main.clone())]))?;
         let problems = readiness::neighbour_discovery(&main, &publications)?;
@@ -363,7 +361,7 @@ impl<'a> Setup<'a> {
 
     /// Loads the rules and sets the variables, or prints the commands for it.
     fn load(&self, rules_changed: bool, said: &mut String) -> Result<()> {
-        let path = fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
+        let path = std::fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
         let path = path.display();
         let values = if self.args.undo { vec![] } else { self.missing_values()? };
         let is_missing =

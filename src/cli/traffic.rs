@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, printable};
@@ -78,8 +77,7 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
     rows
 }
 
-/// `kport list --watch`: prints the traffic of each mapping once per interval, until the reader is gone. SIGINT has its
-/// default action.
+/// `kport list --watch`, until the reader is gone. SIGINT has its default action.
 pub fn watch(global: &Global, jail: Option<&JailName>, interval: Duration) -> Result<()> {
     // the time-out is that of one sample, so each opens a session
     let sample = || with_publisher(global, |_, publisher| Ok((publisher.list_with_counters(jail)?, Instant::now())));
@@ -88,7 +86,7 @@ pub fn watch(global: &Global, jail: Option<&JailName>, interval: Duration) -> Re
         return Err(Error::new(Kind::Argument, format!("{} has published nothing", jail.mention())));
     }
     loop {
-        thread::sleep(interval);
+        std::thread::sleep(interval);
         let after = sample()?;
         if !redraw(&output::table(&rates(&before.0, &after.0, after.1 - before.1)))? {
             return Ok(());

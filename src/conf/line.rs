@@ -103,8 +103,7 @@ struct Word<'a> {
     at: usize,
 }
 
-/// Splits a line at blanks, up to a `#` that begins a word. A word that begins with `"` ends at the next one, and may hold
-/// blanks and `#`.
+/// Splits a line at blanks, up to a `#` that begins a word. A word in quotes may hold blanks and `#`.
 fn words(line: &str) -> Result<Vec<Word<'_>>> {
     let mut found = vec![];
     let mut rest = line.trim_start();

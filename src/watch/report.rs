@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -128,7 +127,7 @@ pub(super) fn count(reported: impl ExactSizeIterator<Item = What>, store: &Store
     }
 }
 
-fn path(store: &Store) -> PathBuf {
+fn path(store: &Store) -> std::path::PathBuf {
     store.dir().join("watch.json")
 }
 

@@ -67,17 +67,12 @@ impl Looks {
 }
 
 #[derive(Debug)]
-struct Last {
-    at: Instant,
-    failures: u32,
-}
-
-#[derive(Debug)]
 pub struct Schedule {
     /// Those of the last list.
     jails: BTreeMap<i32, Jail>,
     due: BTreeMap<JailName, (Instant, Why)>,
-    last: BTreeMap<JailName, Last>,
+    /// When the last transaction of a jail was, and how many have failed since one that did not.
+    last: BTreeMap<JailName, (Instant, u32)>,
     times: Looks<Instant>,
     /// Whether pf evaluated the rules at the last look; `None` before the first one.
     works: Option<bool>,
@@ -136,7 +131,7 @@ impl Schedule {
         }
         self.jails = current;
         // what was long ago is of no interest
-        self.last.retain(|_, last| now < last.at + LONGEST + LONGEST);
+        self.last.retain(|_, (at, _)| now < *at + LONGEST + LONGEST);
         (made, gone)
     }
 
@@ -149,8 +144,7 @@ impl Schedule {
         self.jails.values()
     }
 
-    /// The status of pf; `None` if it is not available. Returns whether that is news. When pf evaluates the rules again, all of
-    /// `jails` are due.
+    /// The status of pf, if it is available. Returns whether it is news. When pf evaluates the rules again, all of `jails` are due.
     pub fn pf(&mut self, status: Option<Status>, jails: &BTreeSet<JailName>, now: Instant) -> bool {
         let works = status.is_some_and(|s| s.enabled && s.rdr_anchor && s.anchor);
         let before = self.works.replace(works);
@@ -167,7 +161,7 @@ impl Schedule {
 
     /// A jail is to be looked at; not before `at`, and not more often than once a second. The first reason stays.
     pub fn want(&mut self, jail: JailName, why: Why, at: Instant) {
-        let at = self.last.get(&jail).map_or(at, |last| at.max(last.at + PACE));
+        let at = self.last.get(&jail).map_or(at, |(last, _)| at.max(*last + PACE));
         let due = self.due.entry(jail).or_insert((at, why));
         due.0 = due.0.min(at);
         // what has happened since is a better reason than that it is tried again, and that it is gone than all others
@@ -203,8 +197,7 @@ impl Schedule {
         self.times.records = now;
     }
 
-    /// The looks have taken this long: the next ones come later, so that they need no more than a twentieth of the time; but not
-    /// later than [`FULL`].
+    /// The looks have taken this long: the next ones come later, for a twentieth of the time at most, but not later than [`FULL`].
     pub fn took(&mut self, now: Instant, looks: Looks, time: Duration) {
         let later = now + (time * 20).min(FULL);
         let Looks { jails, records, pf, .. } = &mut self.times;
@@ -238,11 +231,10 @@ impl Schedule {
 
     /// A jail was changed, or that was not necessary; or it failed, and is tried again.
     pub fn done(&mut self, jail: &JailName, failed: bool, now: Instant) {
-        let last = self.last.entry(jail.clone()).or_insert(Last { at: now, failures: 0 });
-        last.at = now;
-        last.failures = if failed { last.failures + 1 } else { 0 };
+        let failures = if failed { self.last.get(jail).map_or(0, |(_, failures)| *failures) + 1 } else { 0 };
+        self.last.insert(jail.clone(), (now, failures));
         if failed {
-            let wait = PACE * 2u32.saturating_pow(last.failures.min(6) - 1);
+            let wait = PACE * 2u32.saturating_pow(failures.min(6) - 1);
             self.want(jail.clone(), Why::Again, now + wait.min(LONGEST));
         }
     }

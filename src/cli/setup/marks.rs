@@ -1,9 +1,5 @@
 //! Adds the lines of kport setup to a file, and finds them again by a mark. Every other byte of the file stays.
 
-use std::ops::Range;
-
-use crate::readiness::end_of_path;
-
 /// The end of a line that kport has added.
 pub const MARK: &str = "# kport setup";
 
@@ -19,7 +15,7 @@ const MARKS: [&str; 3] = [MARK, MARK_AND_NEWLINE, MARK_AND_FILE];
 const TURNED: &str = "# kport setup (was \"kport/*\")";
 
 /// The file without these bytes, each `/*` of a call by wildcard, and with a mark at the end of their lines.
-pub fn turned(text: &[u8], wildcards: &[Range<usize>]) -> Vec<u8> {
+pub fn turned(text: &[u8], wildcards: &[std::ops::Range<usize>]) -> Vec<u8> {
     let mut made = vec![];
     let mut start = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
@@ -48,7 +44,7 @@ pub fn turned_back(text: &[u8]) -> Vec<u8> {
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let words = line.trim_ascii_end();
         let call = words.strip_suffix(TURNED.as_bytes()).and_then(|call| call.strip_suffix(b" "));
-        match call.and_then(|call| Some((call, end_of_path(call)?))) {
+        match call.and_then(|call| Some((call, crate::readiness::end_of_path(call)?))) {
             Some((call, at)) => made.extend([&call[..at], b"/*", &call[at..], &line[words.len()..]].concat()),
             None => made.extend(line),
         }

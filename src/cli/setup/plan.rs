@@ -47,8 +47,7 @@ pub struct Plan {
     pub missing: Vec<&'static str>,
 }
 
-/// The file `name` with contents `text`, in which those of `all` that are in it are turned into calls of the tree, and what is said
-/// of that. An error says what the administrator must do.
+/// The file with its calls by wildcard turned into calls of the tree, and what is said of that; or why that must be done by hand.
 pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> std::result::Result<Option<(Vec<u8>, String)>, String> {
     let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
     let Some(first) = own.first() else { return Ok(None) };
@@ -153,7 +152,10 @@ fn candidates(all: &[Top<'_>], text: &[u8], kind: RuleKind) -> Vec<Candidate> {
         let at = match all.get(begins) {
             None => text.len(),
             // filter lines are next to the filter rules
-            Some(top) if of_filter || begins == 0 => line_start(text, top.statement.bytes.start),
+            Some(top) if of_filter || begins == 0 => {
+                let newline = text[..top.statement.bytes.start].iter().rposition(|byte| *byte == b'\n');
+                newline.map_or(0, |newline| newline + 1)
+            }
             Some(_) => all[begins - 1].end,
         };
         found.push(Candidate { at, rules: rules_before(begins) });
@@ -191,8 +193,7 @@ pub struct Checked {
     better: Option<String>,
 }
 
-/// Judges a file that has the lines. They are in a wrong place if kport's rules must not be quick there, but may be in
-/// another place.
+/// Judges a file that has the lines. Their place is wrong if kport's rules must not be quick there, but may be in another one.
 pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
     let proof = ground.prove(text, true)?;
     if proof.holds() {
@@ -293,10 +294,6 @@ fn notes(all: &[Top<'_>]) -> Vec<String> {
         }
     };
     skipped.map(note).collect()
-}
-
-fn line_start(text: &[u8], at: usize) -> usize {
-    text[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1)
 }
 
 fn contradiction(found: &Contradiction) -> String {

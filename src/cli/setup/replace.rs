@@ -1,6 +1,5 @@
 //! Replaces several files together: each is written to a new file in its directory and checked, and then all are renamed.
 
-use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -10,7 +9,6 @@ use crate::child;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::files::flags::Flags;
-use crate::files::read_regular;
 
 /// The maximum length of a file that is read, in bytes.
 const MAX_FILE: usize = 16 << 20;
@@ -43,7 +41,7 @@ impl ConfFile {
                 dir.zip(path.file_name()).map(|(dir, name)| dir.join(name)).unwrap_or(path)
             }
         };
-        match read_regular(&path, MAX_FILE).map_err(failed("read", &path))? {
+        match crate::files::read_regular(&path, MAX_FILE).map_err(failed("read", &path))? {
             Some(text) => Ok(ConfFile { path, text, exists: true }),
             None => Ok(ConfFile::none(path)),
         }
@@ -54,7 +52,7 @@ impl ConfFile {
     }
 
     /// The file as text, for reading only: bytes that are not UTF-8 are U+FFFD.
-    pub fn shown(&self) -> Cow<'_, str> {
+    pub fn shown(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.text)
     }
 }
@@ -197,8 +195,7 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).map_err(failed("remove", path))
 }
 
-/// Checks whether a file can be replaced, and only by this user: it has no flag against it and no other link, and nobody else can
-/// rename its directory or what is in it.
+/// Checks that a file has no flag against it and no other link, and that nobody else can rename its directory or what is in it.
 fn can_replace(path: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::new(Kind::Permission, format!("{} was not changed: {why}", path.display())));
     if let Ok(file) = fs::symlink_metadata(path) {

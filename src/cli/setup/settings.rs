@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use crate::net::Interface;
-
 use super::marks;
 use super::shell::{self, Assignment, Script};
 
@@ -131,7 +129,7 @@ impl Additions {
 pub fn undone(format: Format, text: &[u8]) -> Vec<u8> {
     let wan = |line: &str| {
         let name = line.strip_prefix(WAN)?.strip_prefix("=\"")?.strip_suffix('"')?;
-        name.parse::<Interface>().ok()
+        name.parse::<crate::net::Interface>().ok()
     };
     marks::removed(text, |line| match format {
         Format::Rc => RC.iter().any(|name| line == format.line(name, "YES")) || wan(line).is_some(),

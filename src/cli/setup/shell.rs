@@ -22,7 +22,6 @@ struct Word {
     equals: Option<usize>,
     quoted: bool,
     made_by_sh: bool,
-    begun: bool,
 }
 
 impl Word {
@@ -30,53 +29,51 @@ impl Word {
         if c == '=' && !self.quoted && self.equals.is_none() {
             self.equals = Some(self.text.len());
         }
-        self.begun = true;
         self.text.push(c);
     }
 
-    fn quote(&mut self) {
-        (self.begun, self.quoted) = (true, true);
-    }
-
     fn assignment(&self, line: usize) -> Option<Assignment> {
-        let (name, value) = self.text.split_at_checked(self.equals?)?;
-        let mut letters = name.chars();
-        let first = letters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let (name, value) = self.text.split_at(self.equals?);
         let value = (!self.made_by_sh).then(|| value[1..].to_owned());
-        let is_name = first && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_name = !name.is_empty() && name.chars().all(in_name) && !name.starts_with(|c: char| c.is_ascii_digit());
         is_name.then(|| Assignment { line, name: name.to_owned(), value })
     }
+}
+
+fn in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// Reads a file. An error says why its commands cannot be separated from quoted text.
 pub fn read(text: &str) -> Result<Script, String> {
     let mut script = Script::default();
     let mut words: Vec<(usize, Word)> = vec![];
-    let mut word = Word::default();
+    // that which has begun
+    let mut word: Option<Word> = None;
     let mut line = 1;
     let mut characters = text.chars().peekable();
     while let Some(c) = characters.next() {
         match c {
             ' ' | '\t' | '\n' | ';' => {
-                if word.begun {
-                    words.push((line, std::mem::take(&mut word)));
-                }
+                words.extend(word.take().map(|word| (line, word)));
                 if matches!(c, '\n' | ';') {
                     script.command(std::mem::take(&mut words));
                 }
             }
-            '#' if !word.begun => while characters.next_if(|c| *c != '\n').is_some() {},
+            '#' if word.is_none() => while characters.next_if(|c| *c != '\n').is_some() {},
             '\\' => match characters.next() {
                 Some('\n') if characters.peek().is_some() => line += 1,
                 Some(c) if c != '\n' => {
-                    word.quote();
+                    let word = word.get_or_insert_default();
+                    word.quoted = true;
                     word.push(c);
                 }
                 _ => return Err(format!("line {line}: the backslash at its end joins the next line to it")),
             },
             '\'' | '"' => {
                 let open = line;
-                word.quote();
+                let word = word.get_or_insert_default();
+                word.quoted = true;
                 loop {
                     let inner = characters.next().ok_or(format!("line {open}: a quote is not closed"))?;
                     if inner == c {
@@ -102,29 +99,23 @@ pub fn read(text: &str) -> Result<Script, String> {
             '<' if characters.peek() == Some(&'<') => return Err(format!("line {line}: it has a here-document")),
             '(' | ')' | '{' | '}' | '|' | '&' | '<' | '>' => {
                 script.other = Some((line, c.to_string()));
-                word.push(c);
+                word.get_or_insert_default().push(c);
             }
             c => {
                 expansion(c, characters.clone(), line)?;
+                let word = word.get_or_insert_default();
                 word.made_by_sh |= matches!(c, '$' | '~');
                 word.push(c);
-                if c == '$' && characters.next_if_eq(&'{').is_some() {
+                if c == '$' && characters.peek() == Some(&'{') {
                     // to its end, which `expansion` has seen
-                    word.text.push('{');
-                    for c in characters.by_ref() {
-                        word.text.push(c);
-                        if c == '}' {
-                            break;
-                        }
-                    }
+                    word.text.extend(characters.by_ref().take_while(|c| *c != '}'));
+                    word.text.push('}');
                 }
             }
         }
         line += usize::from(c == '\n');
     }
-    if word.begun {
-        words.push((line, word));
-    }
+    words.extend(word.map(|word| (line, word)));
     script.command(words);
     Ok(script)
 }
@@ -134,13 +125,7 @@ fn expansion(c: char, mut rest: impl Iterator<Item = char>, line: usize) -> Resu
     let refuse = || Err(format!("line {line}: the result of this expansion is unknown"));
     match (c, rest.next()) {
         ('`', _) | ('$', Some('(' | '\'' | '"')) => refuse(),
-        ('$', Some('{')) => {
-            let name = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
-            match rest.find(|c| !name(c)) {
-                Some('}') => Ok(()),
-                _ => refuse(),
-            }
-        }
+        ('$', Some('{')) if rest.find(|c| !in_name(*c)) != Some('}') => refuse(),
         _ => Ok(()),
     }
 }
