@@ -48,7 +48,7 @@ pub use dir::Lock;
 use entries::entries;
 pub use entries::{Claim, claim_folders};
 pub use records::{Documents, Records};
-pub use summaries::Summary;
+pub use summaries::{Shown, Summary};
 
 /// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";

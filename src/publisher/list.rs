@@ -12,7 +12,7 @@ use crate::publication::Redirect;
 use crate::readiness;
 use crate::rule::{Count, Rule};
 use crate::rules;
-use crate::store::{Record, Summary};
+use crate::store::{Record, Shown, Summary};
 
 /// Whether pf has what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ fn summarized(anchor: Anchor, summary: Summary, loaded: &Loaded, called: Option<
         jid: summary.jid,
         since: Some(summary.since),
         liveness: if live { Liveness::Live } else { Liveness::Missing },
-        redirects: summary.redirects.into_iter().map(|redirect| (redirect, Counters::default())).collect(),
+        redirects: summary.redirects.into_iter().map(|Shown(redirect)| (redirect, Counters::default())).collect(),
         problem: (!published)
             .then(|| "the jail has lost its address; kport apply publishes again when it has one".to_owned()),
     }

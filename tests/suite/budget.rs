@@ -17,7 +17,7 @@ use kport::trace::{Release, World};
 
 use crate::support::fake_kernel::{Fake, RULE, State, blank};
 use crate::support::offsets as at;
-use crate::support::rig::{Rig, request};
+use crate::support::rig::{Rig, replaced, request};
 use crate::support::standin;
 
 fn skips(skipped: Option<Vec<String>>) -> Helpers {
@@ -100,13 +100,6 @@ impl Host {
 /// How many rules were read, by ioctl or by netlink.
 fn reads(calls: &[&str]) -> usize {
     calls.iter().filter(|call| matches!(**call, "DIOCGETRULENV" | "PFNL_CMD_GETRULE")).count()
-}
-
-/// A file with another text of the same length in place of one that it has.
-fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
-    assert_eq!(from.len(), to.len());
-    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
 }
 
 /// The rdr rule, the pass rule, and one for each of three groups.

@@ -141,3 +141,10 @@ pub fn files(dir: &Path) -> Vec<String> {
     found.sort();
     found
 }
+
+/// A file with another text of the same length in place of one that it has.
+pub fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+    assert_eq!(from.len(), to.len());
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
