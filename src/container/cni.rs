@@ -23,10 +23,10 @@ use crate::publisher::{Liveness, Outcome, Publisher, Request};
 use crate::readiness;
 use crate::session::Session;
 
-use attachments::{Attachment, Attachments, Files};
+use attachments::{Attachments, Files};
 use code::{Code, Failure};
 use conmon::WithoutConmon;
-use input::{Attached, NEWEST, Network, PortMapping, Publishing, VERSIONS};
+use input::{Attachment, NEWEST, Network, PortMapping, Publishing, VERSIONS};
 pub use input::{MAX_INPUT, Operation};
 
 /// Runs the operation that the environment names, and returns the document to print, if there is one; on failure that of the error.
@@ -173,69 +173,59 @@ impl<'a> Work<'a> {
 
 /// The input of `ADD` and `CHECK`.
 struct Asked {
-    attached: Attached,
-    attachment: Attachment,
+    own: Attachment,
+    names: Vec<JailName>,
     publishing: Publishing,
     result: Value,
 }
 
 impl Asked {
     fn read(network: &Network, environment: &Environment<'_>) -> Result<Asked, Failure> {
-        let attached = Attached::of(environment, network)?;
+        let (mut own, names) = Attachment::named(environment, network)?;
         input::jail(environment)?;
         let publishing = network.publishing()?;
-        let mappings = network.mappings(publishing.place)?.into_iter().collect();
-        let result = network.previous().ok_or_else(|| {
-            let why = "prevResult is missing: put kport after the plugin that creates the container's interface";
-            Failure::new(Code::Config, why)
-        })?;
-        let attachment = Attachment {
-            network: network.name.clone(),
-            container: attached.container.clone(),
-            interface: attached.interface.clone(),
-            addresses: input::addresses(result, &attached.interface)?,
-            mappings,
-            options: publishing.options.clone(),
-        };
+        own.mappings = network.mappings(publishing.place)?;
+        let result = network.previous()?;
+        own.addresses = input::addresses(result, &own.interface)?;
+        own.options.clone_from(&publishing.options);
         let result = input::as_version(result, network.version);
-        Ok(Asked { attached, attachment, publishing, result })
+        Ok(Asked { own, names, publishing, result })
     }
 }
 
 fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<Value, Failure> {
-    let Asked { attached, attachment, publishing, result } = Asked::read(network, environment)?;
+    let Asked { own, names, publishing, result } = Asked::read(network, environment)?;
     let mut session = program.session(network.overrides()?)?;
     // the ports that podman's conmon holds for the container are not in use
-    let ports =
-        attachment.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
-    session.host = Box::new(WithoutConmon::new(session.host, attached.container.clone(), ports.collect()));
-    let work = Work::begin(program, session, &attached.names)?;
-    let is_it = |attachment: &Attachment| attachment.is(&attached);
-    if attachment.mappings.is_empty() {
+    let ports = own.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
+    session.host = Box::new(WithoutConmon::new(session.host, own.container.clone(), ports.collect()));
+    let work = Work::begin(program, session, &names)?;
+    let is_own = |attachment: &Attachment| attachment.is(&own);
+    if own.mappings.is_empty() {
         // an earlier attachment of this name that had ports was not removed
-        work.files.list.iter().try_for_each(|other| work.withdraw(other, is_it))?;
+        work.files.list.iter().try_for_each(|other| work.withdraw(other, is_own))?;
         return Ok(result);
     }
-    if attachment.addresses.is_empty() {
+    if own.addresses.is_empty() {
         let why = format!(
             "prevResult has no address of interface {} in the container, so no port can be redirected to it",
-            attached.interface
+            own.interface
         );
         return Err(Failure::new(Code::Config, why));
     }
-    let (jail, jid) = running(work.host(), &attached.names)?;
+    let (jail, jid) = running(work.host(), &names)?;
     let boot = work.host().boot_id()?;
     // the container was started again as another jail, without having been removed
-    work.files.list.iter().filter(|other| other.jail != jail).try_for_each(|other| work.withdraw(other, is_it))?;
+    work.files.list.iter().filter(|other| other.jail != jail).try_for_each(|other| work.withdraw(other, is_own))?;
     let none = Attachments::none(jail, Some(jid), boot);
     let before = work.files.list.iter().find(|attachments| attachments.jail == none.jail).cloned();
     // those of an earlier start of the jail are gone
     let current = before.clone().filter(|b| b.boot == none.boot && b.jid.is_none_or(|before| before == jid));
     let mut after = current.unwrap_or_else(|| none.clone());
     after.jid = Some(jid);
-    match after.list.iter_mut().find(|attachment| is_it(attachment)) {
-        Some(same) => *same = attachment,
-        None => after.list.push(attachment),
+    match after.list.iter_mut().find(|attachment| is_own(attachment)) {
+        Some(same) => *same = own,
+        None => after.list.push(own),
     }
     if let Some(other) = after.list.iter().find(|attachment| attachment.options != publishing.options) {
         let why = format!(
@@ -269,11 +259,10 @@ fn running(host: &dyn Host, names: &[JailName]) -> Result<(JailName, i32), Failu
 /// Needs only the names of the network, the container and the interface. The ports are removed even if `ADD` would reject
 /// the configuration.
 fn del(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
-    let attached = Attached::of(environment, network)?;
-    let session = program.session(network.overrides().unwrap_or_default())?;
-    let work = Work::begin(program, session, &attached.names)?;
-    work.files.list.iter().try_for_each(|other| work.withdraw(other, |attachment| attachment.is(&attached)))?;
-    for jail in &attached.names {
+    let (own, names) = Attachment::named(environment, network)?;
+    let work = Work::begin(program, program.session(network.overrides().unwrap_or_default())?, &names)?;
+    work.files.list.iter().try_for_each(|other| work.withdraw(other, |attachment| attachment.is(&own)))?;
+    for jail in &names {
         let anchor = jail.anchor();
         // it is no longer known which of its networks that was
         if work.files.unread.iter().any(|(unread, _)| *unread == anchor) {
@@ -304,27 +293,27 @@ fn gc(network: &Network, program: &dyn Program) -> Result<(), Failure> {
 
 fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("0.4.0", "CHECK")?;
-    let attached = Attached::of(environment, network)?;
+    let (own, names) = Attachment::named(environment, network)?;
     input::jail(environment)?;
     if network.mappings(network.publishing()?.place)?.is_empty() {
         return Ok(());
     }
-    let work = Work::begin(program, program.session(network.overrides()?)?, &attached.names)?;
+    let work = Work::begin(program, program.session(network.overrides()?)?, &names)?;
     let boot = work.host().boot_id()?;
-    let has = |attachments: &&Attachments| attachments.boot == boot && attachments.list.iter().any(|a| a.is(&attached));
+    let has = |attachments: &&Attachments| attachments.boot == boot && attachments.list.iter().any(|a| a.is(&own));
     let Some(attachments) = work.files.list.iter().find(has) else {
         let why = format!(
             "interface {} of container {} was not added to network {} with its ports, or not since the host started",
-            attached.interface, attached.container, network.name
+            own.interface, own.container, network.name
         );
         return Err(Failure::new(Code::Unknown, why));
     };
     let asked = Asked::read(network, environment)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
-    if !attachments.list.contains(&asked.attachment) {
+    if !attachments.list.contains(&asked.own) {
         return differs(format!(
             "network {} of container {} was added with other ports, addresses or options",
-            network.name, attached.container
+            network.name, own.container
         ));
     }
     let jail = &attachments.jail;

@@ -143,9 +143,8 @@ fn texts(record: &Record) -> Result<Vec<String>> {
 fn range(field: &str, text: &str) -> Result<PortRange> {
     let refuse = |why: &str| Error::new(Kind::Spec, format!("{field}: {why}"));
     let port = |text: &str| {
-        let digits =
-            !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
-        let port = text.parse::<u16>().ok().filter(|_| digits);
+        // without a sign or leading zeros
+        let port = text.parse::<u16>().ok().filter(|port| *port > 0 && port.to_string() == text);
         port.ok_or_else(|| refuse(&format!("{} is not a port from 1 to 65535", quoted(text))))
     };
     let (first, last) = match text.split_once(':') {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::import::{jail_of, range};
-use super::jail::list;
+use super::jail::parameter;
 use super::{ExecStatement, Exports, HookFile, Manager, Port, Root, TextOf};
 use crate::error::Result;
 
@@ -59,11 +59,11 @@ fn expose(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
 fn template(path: &Path, text: &str, jail: &str) -> Vec<ExecStatement> {
     let mut found = vec![];
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_start();
-        let Some((parameter, value)) = line.split_once(':').filter(|_| line.starts_with("exec.")) else { continue };
-        let appends = parameter.ends_with('+');
-        let parameter = parameter.trim_end_matches('+').trim().to_owned();
-        let (path, jail, values) = (path.to_owned(), Some(jail.to_owned()), list(value));
+        let Some((parameter, appends, values)) = parameter(line, ':') else { continue };
+        if !parameter.starts_with("exec.") {
+            continue;
+        }
+        let (path, jail) = (path.to_owned(), Some(jail.to_owned()));
         found.push(ExecStatement { path, line: number, jail, parameter, appends, values });
     }
     found

@@ -23,13 +23,12 @@ fn hook_files(root: &Root<'_>) -> Vec<HookFile> {
 /// pf.conf is written as two words.
 fn rdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     let jail = jail_of(path);
-    let port = |(number, line): (usize, &str)| {
-        let from = format!("{}:{number}", path.display());
+    let port = |(from, line): (String, &str)| {
         read_line(line, text)
             .map(|port| Port { from: from.clone(), jail: jail.clone(), ..port })
             .unwrap_or_else(|| Port::unread(from, jail.clone(), format_args!("not a line of rdr.conf: {line}")))
     };
-    Ok(lines(&text(path)?).map(port).collect())
+    Ok(lines(path, &text(path)?).map(port).collect())
 }
 
 fn read_line(line: &str, text: TextOf<'_>) -> Option<Port> {

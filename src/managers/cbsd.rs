@@ -46,8 +46,7 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
         let why = "is a database; give ~cbsd/etc/pfrdr.conf, which has the exposed ports of every jail";
         return Err(wrong(path.display(), why));
     }
-    let port = |(number, line): (usize, &str)| {
-        let from = format!("{}:{number}", path.display());
+    let port = |(from, line): (String, &str)| {
         let (rule, comment) = line.split_once('#').unwrap_or((line, ""));
         let jail = jail_in(comment).unwrap_or_default();
         match read_rule(rule).filter(|_| !jail.is_empty()) {
@@ -55,7 +54,7 @@ fn pfrdr_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
             None => Port::unread(from, jail, format_args!("not a line of CBSD's expose: {line}")),
         }
     };
-    Ok(lines(&text).map(port).collect())
+    Ok(lines(path, &text).map(port).collect())
 }
 
 /// The jail in `// Setup by CBSD expose: tcp-22-web from IPs any`; before 13.0.12 without the addresses.

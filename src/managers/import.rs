@@ -92,9 +92,11 @@ pub(super) fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }
 
-/// The lines except empty ones and comments, each with its number.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+/// The lines except empty ones and comments, each with its place: `rdr.conf:3`.
+pub(super) fn lines<'a>(path: &Path, text: &'a str) -> impl Iterator<Item = (String, &'a str)> {
+    let has_more = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let at = |(number, line)| (format!("{}:{number}", path.display()), line);
+    (1..).zip(text.lines()).filter(move |(_, line)| has_more(line)).map(at)
 }
 
 /// The directory after `jails` in a path.
@@ -171,7 +173,7 @@ impl Import {
 /// [`Kind::Argument`] for a port without a jail.
 pub fn by_jail(ports: Vec<Port>, jail: Option<&JailName>) -> Result<Import> {
     let mut import = Import::default();
-    let mut valid: BTreeMap<JailName, Vec<Port>> = BTreeMap::new();
+    let mut of_jails: BTreeMap<JailName, Vec<Port>> = BTreeMap::new();
     for port in ports {
         let from = &port.from;
         let name = match (jail, &*port.jail, &port.unsupported) {
@@ -183,30 +185,28 @@ pub fn by_jail(ports: Vec<Port>, jail: Option<&JailName>) -> Result<Import> {
             (None, "", Some(why)) => Err(why.clone()),
             (None, named, _) => named.parse().map_err(|error: Error| error.to_string()),
         };
-        // a name that is not printed unchanged would be another jail's in a command
-        let name = name.and_then(|name: JailName| match printable(name.as_str()) == name.as_str() {
-            true => Ok(name),
-            false => Err(format!("{}: the name has characters that do not print", name.mention())),
-        });
-        let name = match name {
-            Ok(name) => name,
-            Err(why) => {
-                import.unread.push(format!("{from}: {why}"));
-                continue;
+        match name {
+            // it would be another jail's in a command
+            Ok(name) if printable(name.as_str()) != name.as_str() => {
+                import.unread.push(format!("{from}: {}: the name has characters that do not print", name.mention()));
             }
-        };
-        let of = import.jails.entry(name.clone()).or_default();
-        match port.unsupported.clone().map_or_else(|| check(&port).err().map(|error| error.to_string()), Some) {
-            Some(why) => of.unsupported.push(format!("{from}: {why}")),
-            None => {
-                of.notes.extend(port.notes.iter().map(|note| format!("{from}: {note}")));
-                valid.entry(name).or_default().push(port);
-            }
+            Ok(name) => of_jails.entry(name).or_default().push(port),
+            Err(why) => import.unread.push(format!("{from}: {why}")),
         }
     }
-    for (name, ports) in valid {
+    for (name, ports) in of_jails {
         let of = import.jails.entry(name).or_default();
-        for port in with_host_access(ports, &mut of.notes) {
+        let mut valid = vec![];
+        for port in ports {
+            match port.unsupported.clone().or_else(|| Some(check(&port).err()?.to_string())) {
+                Some(why) => of.unsupported.push(format!("{}: {why}", port.from)),
+                None => {
+                    of.notes.extend(port.notes.iter().map(|note| format!("{}: {note}", port.from)));
+                    valid.push(port);
+                }
+            }
+        }
+        for port in with_host_access(valid, &mut of.notes) {
             let options = options(&port);
             match of.commands.iter_mut().find(|command| command.options == options) {
                 Some(command) => command.specs.extend(specs(&port)),

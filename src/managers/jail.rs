@@ -117,7 +117,7 @@ fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
                 let made = std::mem::take(&mut statement);
                 let made = match made.trim().strip_prefix(INCLUDE) {
                     Some(pattern) => Some((INCLUDE.to_owned(), false, list(pattern))),
-                    None => parameter(&made),
+                    None => parameter(&made, '='),
                 };
                 let Some((parameter, appends, values)) = made else { continue };
                 let (path, jail) = (path.to_owned(), block.clone());
@@ -144,9 +144,9 @@ fn jail_conf(path: &Path, text: &str) -> Vec<ExecStatement> {
     found
 }
 
-/// `exec.poststart += "a", "b"`
-fn parameter(statement: &str) -> Option<(String, bool, Vec<String>)> {
-    let (head, value) = statement.split_once('=')?;
+/// `exec.poststart += "a", "b"`: the name, whether it adds to the statements before it, and the values. AppJail writes `+:`.
+pub(super) fn parameter(statement: &str, sign: char) -> Option<(String, bool, Vec<String>)> {
+    let (head, value) = statement.split_once(sign)?;
     let appends = head.ends_with('+');
     let head = head.trim_end_matches('+').trim();
     head.chars()
@@ -155,7 +155,7 @@ fn parameter(statement: &str) -> Option<(String, bool, Vec<String>)> {
 }
 
 /// Values between commas, without their quotes.
-pub(super) fn list(text: &str) -> Vec<String> {
+fn list(text: &str) -> Vec<String> {
     let (mut all, mut one, mut quote) = (vec![], String::new(), None);
     let mut chars = text.chars();
     while let Some(c) = chars.next() {

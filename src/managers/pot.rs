@@ -47,7 +47,7 @@ fn replaces_ruleset(root: &Root<'_>) -> Option<Problem> {
 /// `pot.export.ports=[udp:]POT[:HOST] ...`, without a host port a free one (start.sh).
 fn pot_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
     let mut found = vec![];
-    for (number, line) in lines(&text(path)?) {
+    for (from, line) in lines(path, &text(path)?) {
         let Some(value) = line.trim().strip_prefix("pot.export.ports=") else { continue };
         for word in words(value) {
             let (protocol, ports) = match word.split_once(':') {
@@ -56,7 +56,7 @@ fn pot_conf(path: &Path, text: TextOf<'_>) -> Result<Vec<Port>> {
             };
             let (to, host) = ports.split_once(':').unwrap_or((ports, "auto"));
             found.push(Port {
-                from: format!("{}:{number}", path.display()),
+                from: from.clone(),
                 jail: jail_of(path),
                 host: host.to_owned(),
                 ports: to.to_owned(),

@@ -10,30 +10,11 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::input::{Attached, PortMapping};
+use super::input::{Attachment, PortMapping};
 use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, JailName};
-use crate::options::Options;
 use crate::session::Session;
 use crate::store::Documents;
-
-/// One network of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attachment {
-    pub network: String,
-    pub container: String,
-    pub interface: String,
-    /// The addresses of the container on this network.
-    pub addresses: Vec<IpAddr>,
-    pub mappings: BTreeSet<PortMapping>,
-    pub options: Options,
-}
-
-impl Attachment {
-    pub fn is(&self, of: &Attached) -> bool {
-        self.network == of.network && self.container == of.container && self.interface == of.interface
-    }
-}
 
 /// The attachments of one jail, in the order in which they were added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -64,26 +64,27 @@ impl Operation {
     }
 }
 
-/// A container and its interface on a network.
-#[derive(Clone, Debug)]
-pub struct Attached {
+/// One network of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
     pub network: String,
     /// `CNI_CONTAINERID`
     pub container: String,
     /// `CNI_IFNAME`
     pub interface: String,
-    /// The names that the container's jail may have: that of `CNI_NETNS`, which podman sets, or that of the container.
-    pub names: Vec<JailName>,
+    /// The addresses of the container on this network.
+    pub addresses: Vec<IpAddr>,
+    pub mappings: BTreeSet<PortMapping>,
+    pub options: Options,
 }
 
-impl Attached {
-    pub fn of(environment: &Environment<'_>, network: &Network) -> Result<Attached, Failure> {
+impl Attachment {
+    /// The one that the variables name, without ports, and the names that the container's jail may have: that of `CNI_NETNS`, which
+    /// podman sets, or that of the container.
+    pub fn named(environment: &Environment<'_>, network: &Network) -> Result<(Attachment, Vec<JailName>), Failure> {
         let container = required(environment, "CNI_CONTAINERID")?;
         if !is_identifier(&container) {
-            return Err(refuse(format!(
-                "CNI_CONTAINERID is {}: a letter or digit, then letters, digits, _, . and -",
-                quoted(&container)
-            )));
+            return Err(refuse(format!("CNI_CONTAINERID is {}: {IDENTIFIER}", quoted(&container))));
         }
         let interface = required(environment, "CNI_IFNAME")?;
         let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -92,7 +93,12 @@ impl Attached {
             return Err(refuse(format!("CNI_IFNAME is {}, which is not the name of an interface", quoted(&interface))));
         }
         let names = jail(environment).ok().into_iter().chain(container.parse().ok()).collect();
-        Ok(Attached { network: network.name.clone(), container, interface, names })
+        Ok((Attachment { network: network.name.clone(), container, interface, ..Attachment::default() }, names))
+    }
+
+    /// Whether both have the same names.
+    pub fn is(&self, other: &Attachment) -> bool {
+        self.network == other.network && self.container == other.container && self.interface == other.interface
     }
 }
 
@@ -111,8 +117,10 @@ fn refuse(details: String) -> Failure {
     Failure::new(Code::Environment, details)
 }
 
-/// A letter or digit, then letters, digits, `_`, `.` and `-`: a container or a network.
-pub fn is_identifier(text: &str) -> bool {
+/// The form of the name of a container or a network.
+const IDENTIFIER: &str = "a letter or digit, then letters, digits, _, . and -";
+
+fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
@@ -180,8 +188,7 @@ impl Network {
         let name = text(&fields, "name")?
             .ok_or_else(|| Failure::new(Code::Config, "the configuration has no name for the network"))?;
         if !is_identifier(&name) {
-            let why = "a letter or digit, then letters, digits, _, . and -";
-            return Err(Failure::new(Code::Config, format!("name {}: {why}", quoted(&name))));
+            return Err(Failure::new(Code::Config, format!("name {}: {IDENTIFIER}", quoted(&name))));
         }
         Ok(Network { version, name, fields })
     }
@@ -243,15 +250,17 @@ impl Network {
     }
 
     /// `runtimeConfig.portMappings`; may be missing.
-    pub fn mappings(&self, place: Place) -> Result<Vec<PortMapping>, Failure> {
-        let Some(runtime) = field::<Map<String, Value>>(&self.fields, "runtimeConfig")? else { return Ok(vec![]) };
+    pub fn mappings(&self, place: Place) -> Result<BTreeSet<PortMapping>, Failure> {
+        let runtime: Map<String, Value> = field(&self.fields, "runtimeConfig")?.unwrap_or_default();
         let listed: Vec<Map<String, Value>> = field(&runtime, "portMappings")?.unwrap_or_default();
         listed.iter().map(|entry| mapping(entry, place)).collect()
     }
 
     /// `prevResult`, unchanged.
-    pub fn previous(&self) -> Option<&Value> {
-        self.fields.get("prevResult").filter(|value| !value.is_null())
+    pub fn previous(&self) -> Result<&Value, Failure> {
+        let why = "prevResult is missing: put kport after the plugin that creates the container's interface";
+        let given = self.fields.get("prevResult").filter(|value| !value.is_null());
+        given.ok_or_else(|| Failure::new(Code::Config, why))
     }
 
     /// `cni.dev/valid-attachments`, each the container and the interface.
