@@ -3,7 +3,6 @@
 //! [`examine`] only reads. Each finding has a stable name, what was found, and the line or the command that fixes it. A
 //! problem makes a published port dead, or leaves one open that is not published; a warning may be intended.
 
-mod evidence;
 mod hooks;
 mod packets;
 mod record;
@@ -11,13 +10,20 @@ pub mod self_test;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use self::evidence::Evidence;
+use once_cell::unsync::OnceCell;
+
 use crate::error::{Error, Kind, Problem, Result};
-use crate::host::Host;
-use crate::pf::Firewall;
-use crate::readiness::Findings;
-use crate::store::Store;
+use crate::host::{Host, HostInterface};
+use crate::managers;
+use crate::options::Options;
+use crate::pf::{Firewall, Rulesets, Status};
+use crate::pfconf::Conf;
+use crate::publication::{Publication, Redirect};
+use crate::readiness::{Findings, MainRuleset, Surroundings};
+use crate::store::{Record, Store};
+use crate::trace::{Release, World};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,4 +178,95 @@ fn found<F: Into<Finding>>(found: impl IntoIterator<Item = F>) -> Checked {
 fn all(found: Findings) -> Vec<Finding> {
     let warnings = found.warnings.into_iter().map(|Problem { seen, remedy }| warning(seen, remedy));
     found.problems.into_iter().map(Finding::from).chain(warnings).collect()
+}
+
+/// The facts of the host, of pf and of the records, each read once.
+struct Evidence<'a> {
+    host: &'a dyn Host,
+    firewall: &'a dyn Firewall,
+    store: Result<Store>,
+    interfaces: Result<Vec<HostInterface>>,
+    status: Result<Status>,
+    /// By path; the main ruleset's is empty.
+    rulesets: Result<Rulesets>,
+    /// `None` for a host from a file.
+    files: Option<ManagerFiles<'a>>,
+    /// What is published; records of an earlier boot and those that cannot be read are omitted.
+    records: Vec<Record>,
+    judged: OnceCell<MainRuleset<'a>>,
+}
+
+impl<'a> Evidence<'a> {
+    fn ask(
+        host: &'a dyn Host,
+        firewall: &'a dyn Firewall,
+        store: Result<Store>,
+        files: Option<ManagerFiles<'a>>,
+    ) -> Evidence<'a> {
+        let (boot, mut records) = (host.boot_id(), vec![]);
+        if let (Ok(boot), Ok(store)) = (&boot, &store) {
+            let anchors = store.anchors().unwrap_or_default();
+            records = anchors.iter().filter_map(|anchor| store.get(anchor).ok()?).collect();
+            records.retain(|record: &Record| record.boot == *boot);
+        }
+        let interfaces = host.interfaces();
+        let mut rulesets = firewall.rulesets(false);
+        if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
+            name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
+        }
+        Evidence {
+            host,
+            firewall,
+            store,
+            interfaces,
+            status: firewall.status(),
+            rulesets,
+            files,
+            records,
+            judged: OnceCell::new(),
+        }
+    }
+
+    fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
+        self.records.iter().flat_map(|record| &record.publications)
+    }
+
+    fn redirects(&self) -> impl Iterator<Item = (&Publication, &Redirect)> {
+        self.publications().flat_map(|publication| publication.redirects.iter().map(move |r| (publication, r)))
+    }
+
+    fn interfaces(&self) -> Result<&[HostInterface]> {
+        self.interfaces.as_deref().map_err(Error::clone)
+    }
+
+    fn surroundings(&self) -> Result<Surroundings<'a>> {
+        Ok(Surroundings { host: self.host, interfaces: self.interfaces()?.into() })
+    }
+
+    /// The main ruleset, judged once for each class of mappings, whichever checks ask.
+    fn judged(&self) -> Result<&MainRuleset<'a>> {
+        self.judged.get_or_try_init(|| {
+            let rulesets = self.rulesets.clone().unwrap_or_default();
+            MainRuleset::new(self.surroundings()?, None, move || Ok(rulesets.clone()))
+        })
+    }
+
+    fn main(&self) -> Option<&Conf> {
+        let (_, conf) = self.rulesets.as_ref().ok()?.iter().find(|(path, _)| path.is_empty())?;
+        Some(conf)
+    }
+
+    /// The first jail that publishes with such options, for messages.
+    fn jail_with(&self, has: impl Fn(&Options) -> bool) -> Option<String> {
+        self.publications().find(|publication| has(&publication.options)).map(|publication| publication.jail.mention())
+    }
+}
+
+/// Names the rules of the main ruleset as the file has them that pfctl(8) has loaded, as far as they are the same.
+fn name_by_file(rulesets: &mut Rulesets, interfaces: &[HostInterface], file: &Path) {
+    let Some((_, main)) = rulesets.iter_mut().find(|(path, _)| path.is_empty()) else { return };
+    // the administrator's file may be another one, or not be readable
+    let Ok(file) = Conf::of_file(file) else { return };
+    let world = World::new(Release::default(), interfaces.to_vec());
+    *main = Arc::new(world.named_by(main, &file));
 }

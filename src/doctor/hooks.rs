@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::evidence::Evidence;
-use super::{Checked, Finding, Level, ManagerFiles, problem, warning};
+use super::{Checked, Evidence, Finding, Level, ManagerFiles, problem, warning};
 use crate::error::{Problem, quoted};
 use crate::managers::{self, ExecStatement, Root};
 

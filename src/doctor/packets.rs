@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::evidence::Evidence;
 use super::hooks::rewriters;
-use super::{Checked, Finding, Level, all, fine, found, problem, warning};
+use super::{Checked, Evidence, Finding, Level, all, fine, found, problem, warning};
 use crate::child;
 use crate::conflict;
 use crate::deadline::Deadline;

@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::evidence::Evidence;
-use super::{Checked, Finding, found, problem, warning};
+use super::{Checked, Evidence, Finding, found, problem, warning};
 use crate::calls;
 use crate::conflict;
 use crate::error::{Kind, Result, quoted};

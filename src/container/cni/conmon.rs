@@ -1,7 +1,7 @@
 //! podman lets conmon(8) hold the ports that it publishes, with sockets that are never read, so that no other program binds them.
 //! For tcp they do not listen, so kport ignores them. A udp socket looks like any other, so its process is checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::error::Result;
@@ -10,16 +10,12 @@ use crate::net::Protocol;
 
 /// A host without the udp sockets that one container's conmon has on the container's own ports.
 pub struct WithoutConmon {
-    host: Box<dyn Host>,
-    container: String,
-    ports: BTreeSet<u16>,
+    pub host: Box<dyn Host>,
+    pub container: String,
+    pub ports: BTreeSet<u16>,
 }
 
 impl WithoutConmon {
-    pub fn new(host: Box<dyn Host>, container: String, ports: BTreeSet<u16>) -> WithoutConmon {
-        WithoutConmon { host, container, ports }
-    }
-
     /// Only if all sockets of a port are known to belong to the container's conmon: one whose process is unknown is still a
     /// conflict.
     fn is_conmons(&self, port: u16) -> bool {
@@ -44,11 +40,12 @@ impl Host for WithoutConmon {
 
     fn listeners(&self) -> Result<Vec<Listener>> {
         let mut listeners = self.host.listeners()?;
-        let there: BTreeSet<u16> =
-            listeners.iter().filter(|l| l.protocol == Protocol::Udp).map(|listener| listener.port).collect();
-        let conmons: BTreeSet<u16> =
-            there.intersection(&self.ports).copied().filter(|port| self.is_conmons(*port)).collect();
-        listeners.retain(|l| l.protocol != Protocol::Udp || !conmons.contains(&l.port));
+        let mut conmons = BTreeMap::new();
+        listeners.retain(|listener| {
+            let (port, udp) = (listener.port, listener.protocol == Protocol::Udp);
+            let asks = udp && self.ports.contains(&port);
+            !(asks && *conmons.entry(port).or_insert_with(|| self.is_conmons(port)))
+        });
         Ok(listeners)
     }
 }
