@@ -37,7 +37,7 @@ mod output;
 
 use guard::{give, guard};
 use input::{Call, CallerOptions, jail_name, null, path, required};
-use output::{Row, c_text, fill, mapping_of};
+use output::{Rows, c_text, fill};
 
 /// The status that a call returns: KPORT_OK or the kind of failure, by what the
 /// caller can do about it. The numbers never change, and are the exit statuses
@@ -135,7 +135,7 @@ const FLAGS: [(u32, &str); 10] = [
 pub struct kport_spec {
     spec: Spec,
     text: CString,
-    places: Vec<Option<CString>>,
+    rows: Rows<kport_mapping>,
     /// The addresses in the jail unless options->addresses is set: Kleene's records have those of the container.
     addresses: Vec<IpAddr>,
 }
@@ -143,7 +143,7 @@ pub struct kport_spec {
 /// A snapshot of what is published. Never changes: threads may share it for
 /// reading.
 pub struct kport_listing {
-    rows: Vec<Row>,
+    rows: Rows<kport_entry>,
 }
 
 /// The outcome of a change, with notes for the administrator. Never changes:
@@ -151,7 +151,7 @@ pub struct kport_listing {
 pub struct kport_outcome {
     changed: bool,
     ended: u64,
-    rows: Vec<Row>,
+    rows: Rows<kport_entry>,
     notes: Vec<CString>,
 }
 
@@ -187,7 +187,7 @@ const _: () = {
 
 /// One mapping of a spec. Pointers are valid until the spec is freed.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct kport_mapping {
     /// "em0", "192.0.2.1", "[2001:db8::1]" or "*"; NULL: the interface of the
     /// host's default route.
@@ -468,7 +468,7 @@ pub unsafe extern "C" fn kport_list(
         };
         let session = options.session()?;
         let publisher = session.publisher(&Unobserved)?;
-        kport_listing::new(match options.counters {
+        kport_listing::new(&match options.counters {
             true => publisher.list_with_counters(jail.as_ref())?,
             false => publisher.list(jail.as_ref())?,
         })
@@ -640,9 +640,8 @@ pub unsafe extern "C" fn kport_spec_get(
     out: *mut kport_mapping,
     size: usize,
 ) -> kport_status {
-    let mapping = spec.and_then(|spec| Some(mapping_of(spec.spec.mappings().get(i)?, spec.places[i].as_deref())));
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, mapping) }
+    unsafe { fill(out, size, spec.and_then(|spec| spec.rows.all.get(i))) }
 }
 
 /// Frees a spec. NULL is ignored.
@@ -654,7 +653,7 @@ pub extern "C" fn kport_spec_free(spec: Option<Box<kport_spec>>) {
 /// Returns the number of rows. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_listing_len(listing: Option<&kport_listing>) -> usize {
-    listing.map_or(0, |listing| listing.rows.len())
+    listing.map_or(0, |listing| listing.rows.all.len())
 }
 
 /// Fills in a row; size is sizeof(struct kport_entry) of the caller. i counts
@@ -669,7 +668,7 @@ pub unsafe extern "C" fn kport_listing_get(
     size: usize,
 ) -> kport_status {
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, listing.and_then(|listing| listing.rows.get(i)).map(Row::entry)) }
+    unsafe { fill(out, size, listing.and_then(|listing| listing.rows.all.get(i))) }
 }
 
 /// Frees a listing. NULL is ignored.
@@ -709,7 +708,7 @@ pub extern "C" fn kport_outcome_note(outcome: Option<&kport_outcome>, i: usize) 
 /// Returns the number of rows. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kport_outcome_len(outcome: Option<&kport_outcome>) -> usize {
-    outcome.map_or(0, |outcome| outcome.rows.len())
+    outcome.map_or(0, |outcome| outcome.rows.all.len())
 }
 
 /// Fills in a row of the ports that are now published, with the port that was
@@ -725,7 +724,7 @@ pub unsafe extern "C" fn kport_outcome_get(
     size: usize,
 ) -> kport_status {
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
-    unsafe { fill(out, size, outcome.and_then(|outcome| outcome.rows.get(i)).map(Row::entry)) }
+    unsafe { fill(out, size, outcome.and_then(|outcome| outcome.rows.all.get(i))) }
 }
 
 /// Frees an outcome. NULL is ignored.

@@ -147,7 +147,7 @@ impl CallerOptions {
         if done.changed {
             done.notes.splice(0..0, session.notice().map(str::to_owned));
         }
-        let made = Box::new(kport_outcome::new(jail, done)?);
+        let made = Box::new(kport_outcome::new(jail, &done)?);
         // SAFETY: the caller promised a variable that lives as long as `self`.
         unsafe { outcome.write(Box::into_raw(made)) };
         Ok(())
