@@ -67,20 +67,14 @@ fn jail_in(comment: &str) -> Option<&str> {
 /// `rdr pass proto tcp from {any} to A port N -> B port M`: one rule for each member of its lists. Without ports it is every port of
 /// an address.
 fn read_rule(rule: &str) -> Option<Port> {
-    let conf = Conf::of_text(rule.as_bytes()).ok()?;
-    let mut port = Port::default();
-    redirect(conf.rules(), &mut port)?;
-    (!port.protocols.is_empty()).then_some(port)
-}
-
-/// The redirect that a line's rules make, one for each member of its lists; `None` if they make none that is known.
-fn redirect(rules: &[Rule], port: &mut Port) -> Option<()> {
     let add = |list: &mut Vec<String>, word: String| {
         if !list.contains(&word) {
             list.push(word);
         }
     };
-    for rule in rules {
+    let conf = Conf::of_text(rule.as_bytes()).ok()?;
+    let mut port = Port::default();
+    for rule in conf.rules() {
         let Rule { action: Action::Translate { kind: RuleKind::Rdr, pool: Some(pool), .. }, when, .. } = rule else {
             return None;
         };
@@ -104,5 +98,5 @@ fn redirect(rules: &[Rule], port: &mut Port) -> Option<()> {
             _ => return None,
         }
     }
-    Some(())
+    (!port.protocols.is_empty()).then_some(port)
 }

@@ -233,10 +233,7 @@ fn with_host_access(mut ports: Vec<Port>, notes: &mut Vec<String>) -> Vec<Port> 
     let is_loopback = |place: &String| at(place).parse().is_ok_and(Place::is_loopback);
     let mapping = |port: &Port| (port.host.clone(), port.ports.clone(), port.protocols.clone());
     let mut local = vec![];
-    for port in &mut ports {
-        if !port.places.iter().any(is_loopback) {
-            continue;
-        }
+    for port in ports.iter_mut().filter(|port| port.places.iter().any(is_loopback)) {
         local.push(mapping(port));
         notes.push(format!("{}: for access from the host itself, run kport setup --host-access", port.from));
         if !port.sources.is_empty() {

@@ -43,30 +43,29 @@ pub struct HookFile {
 impl HookFile {
     /// A file of jail.conf(5), if it can be read.
     pub(super) fn jail_conf(root: &Root<'_>, path: &Path) -> Option<HookFile> {
-        let mut includes = vec![];
-        let statements = read(root, path, &mut includes, 0)?;
-        Some(HookFile { statements, includes })
+        let mut file = HookFile { statements: vec![], includes: vec![] };
+        file.read(root, path, 0)?;
+        Some(file)
     }
-}
 
-/// The hooks of a file, with those of the files that it includes in their place.
-fn read(root: &Root<'_>, path: &Path, includes: &mut Vec<PathBuf>, depth: usize) -> Option<Vec<ExecStatement>> {
-    let mut found = vec![];
-    for statement in jail_conf(path, &root.text(path)?) {
-        if statement.parameter != INCLUDE {
-            found.push(statement);
-            continue;
-        }
-        // a relative path is one of the directory of the file (usr.sbin/jail/config.c)
-        let base = path.parent().unwrap_or(Path::new("/"));
-        for included in statement.values.iter().flat_map(|pattern| root.matching(&base.join(pattern))) {
-            if depth < DEEPEST && !includes.contains(&included) {
-                includes.push(included.clone());
-                found.extend(read(root, &included, includes, depth + 1).unwrap_or_default());
+    /// The hooks of a file, with those of the files that it includes in their place.
+    fn read(&mut self, root: &Root<'_>, path: &Path, depth: usize) -> Option<()> {
+        for statement in jail_conf(path, &root.text(path)?) {
+            if statement.parameter != INCLUDE {
+                self.statements.push(statement);
+                continue;
+            }
+            // a relative path is one of the directory of the file (usr.sbin/jail/config.c)
+            let base = path.parent().unwrap_or(Path::new("/"));
+            for included in statement.values.iter().flat_map(|pattern| root.matching(&base.join(pattern))) {
+                if depth < DEEPEST && !self.includes.contains(&included) {
+                    self.includes.push(included.clone());
+                    self.read(root, &included, depth + 1);
+                }
             }
         }
+        Some(())
     }
-    Some(found)
 }
 
 /// One statement about a hook.

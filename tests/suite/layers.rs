@@ -190,7 +190,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("conf", &["line"]),
     ("container", &["kleene", "cni", "oci"]),
     ("container::cni", &["conmon", "code", "input"]),
-    ("managers", &["root", "caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
+    ("managers", &["caller", "import", "jail", "bastille", "iocage", "appjail", "pot", "cbsd", "kleene"]),
     ("doctor", &["hooks", "record", "packets", "self_test"]),
     ("ffi", &["output", "input", "guard"]),
     ("host", &["events", "fixed", "freebsd", "linux"]),
