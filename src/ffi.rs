@@ -32,7 +32,10 @@ use crate::watch::Watcher;
 mod guard;
 #[cfg(feature = "internals")]
 pub mod guard;
+#[cfg(not(feature = "internals"))]
 mod input;
+#[cfg(feature = "internals")]
+pub mod input;
 mod output;
 
 use guard::{give, guard};

@@ -8,7 +8,11 @@
 //! what is published. It is written before a publication, and cleaned up afterwards: a kill in between leaves an extra attachment,
 //! which the runtime's `DEL` removes. A `DEL` without `CNI_NETNS` finds its jail there.
 
+#[cfg(not(feature = "internals"))]
 mod code;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod code;
 mod conmon;
 mod input;
 

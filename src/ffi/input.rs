@@ -155,7 +155,7 @@ impl CallerOptions {
 }
 
 /// A field that is set: its name in C, its name for [`Request::set`], and its value.
-type Field = (&'static str, &'static str, Given);
+pub type Field = (&'static str, &'static str, Given);
 
 /// The error with the name of the field, and with the offset in its string.
 fn named(field: &str, error: Error) -> Error {
@@ -169,7 +169,7 @@ fn named(field: &str, error: Error) -> Error {
 ///
 /// # Safety
 /// The strings are NULL or NUL-terminated.
-unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
+pub unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
     // SAFETY: as promised to this function.
     let text = |text, name| unsafe { optional(text, name, MAX_TEXT) };
     let number = |number: u32| (number != 0).then(|| number.to_string());
@@ -247,26 +247,4 @@ unsafe fn extend<T: Copy>(given: *const T, size: usize, known: &mut T) -> bool {
         std::slice::from_raw_parts(given.cast::<u8>().add(common), size - common)
     };
     tail.iter().all(|byte| *byte == 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_option_has_a_field() {
-        let mut raw = kport_options::default();
-        let texts = [&mut raw.addresses, &mut raw.gateway, &mut raw.reach, &mut raw.sources, &mut raw.reply_to];
-        texts.into_iter().chain([&mut raw.trust, &mut raw.families]).for_each(|text| *text = c"1".as_ptr());
-        let numbers = [&mut raw.max_connections, &mut raw.max_connections_per_source, &mut raw.rate_connections];
-        numbers.into_iter().chain([&mut raw.wait_ms]).for_each(|number| *number = 1);
-        (raw.auto_first, raw.flags) = (1, u32::MAX);
-        // SAFETY: the strings are NUL-terminated or NULL.
-        let fields = unsafe { fields(&raw) }.unwrap();
-        let mut names: Vec<&str> = fields.iter().map(|field| field.1.strip_prefix("no-").unwrap_or(field.1)).collect();
-        let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        expected.sort_unstable();
-        assert_eq!(names, expected);
-    }
 }

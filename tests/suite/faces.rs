@@ -876,3 +876,20 @@ fn a_struct_of_any_later_version_is_filled_up_to_a_size() {
         assert_eq!((got as i32, out[4095]), (status, u8::from(status == 1)));
     }
 }
+
+#[test]
+fn every_option_has_a_field() {
+    let mut raw = ffi::kport_options::default();
+    let texts = [&mut raw.addresses, &mut raw.gateway, &mut raw.reach, &mut raw.sources, &mut raw.reply_to];
+    texts.into_iter().chain([&mut raw.trust, &mut raw.families]).for_each(|text| *text = c"1".as_ptr());
+    let numbers = [&mut raw.max_connections, &mut raw.max_connections_per_source, &mut raw.rate_connections];
+    numbers.into_iter().chain([&mut raw.wait_ms]).for_each(|number| *number = 1);
+    (raw.auto_first, raw.flags) = (1, u32::MAX);
+    // SAFETY: the strings are NUL-terminated or NULL.
+    let fields = unsafe { ffi::input::fields(&raw) }.unwrap();
+    let mut names: Vec<&str> = fields.iter().map(|field| field.1.strip_prefix("no-").unwrap_or(field.1)).collect();
+    let mut expected: Vec<&str> = Request::names().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(names, expected);
+}

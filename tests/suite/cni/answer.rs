@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kport::container::cni::code::{CODES, Code};
 use kport::container::{Overrides, Program, cni};
-use kport::error::{Result, Setting};
+use kport::error::{Kind, Result, Setting};
 use kport::host::Fixed;
 use kport::managers::Environment;
 use kport::publisher::{Observer, Outcome, Unobserved};
@@ -195,6 +196,20 @@ fn the_field_of_a_remedy_is_one_that_is_read() {
             // it was read: pf of this host is not ready for it
             assert_eq!(error["code"], 50, "{field}: {error}");
         }
+    }
+}
+
+/// The table of kport-cni(8).
+#[test]
+fn the_manual_has_each_code() {
+    let page = include_str!("../../../man/kport-cni.8");
+    let table = page.split("\n.\\\" code table").nth(1).unwrap().split("\n.El").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix(".It ")).collect();
+    assert_eq!(rows, CODES.map(|(code, text)| format!("{} Ta {text}", code as u16)));
+    assert!(CODES.is_sorted_by_key(|(code, _)| *code as u16));
+    for kind in Kind::ALL {
+        let code = Code::from(kind) as i32;
+        assert!(code < 100 || code == 999 || code == 100 + kind.number(), "{kind:?}: {code}");
     }
 }
 
