@@ -20,7 +20,6 @@ use crate::name::{Anchor, NODES, PARENT};
 use crate::net::{Family, PortRange, Protocol};
 use crate::pfconf::Conf;
 use crate::pfconf::address::{Compared, Operand, Operator};
-use crate::pfconf::flat;
 use crate::pfconf::path::Called;
 use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
 use crate::rule;
@@ -185,7 +184,7 @@ impl From<Call> for Rule {
         let af_to = (to.is_none() && kind == RuleKind::Filter).then_some(Family::Inet6);
         rule.when.family = to.map(|network| Family::of(network.addr())).or(af_to);
         rule.when.protocol = protocol;
-        rule.when.to.ports = (ports != Condition::ALL).then(|| flat::compared(ports));
+        rule.when.to.ports = (ports != Condition::ALL).then(|| ports.into());
         if let Some(network) = to {
             rule.when.to.address = Operand::Network(network);
         }

@@ -3,15 +3,12 @@
 
 pub mod address;
 mod conditions;
-pub mod flat;
 mod lex;
 mod loads;
 pub mod names;
 pub mod nested;
 mod operands;
-mod outline;
 pub mod path;
-mod places;
 mod print;
 pub mod rule;
 mod statements;
@@ -20,14 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::error::{Error, Kind, Result, quoted};
-use crate::name;
+use crate::error::{Error, Kind, Result};
+use crate::name::{self, PARENT};
 use crate::net::Interface;
 use address::{Operand, Pool, Table};
 use path::Called;
-use rule::{Action, Rule};
+use rule::{Action, Origin, Rule};
 
-/// Rules and settings, read from text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conf {
     /// By path below the ruleset of the text, whose own path is empty.
@@ -36,21 +32,10 @@ pub struct Conf {
     pub tables: BTreeMap<String, Table>,
     /// Rules about Ethernet frames, which are reported and not evaluated.
     pub ether: Vec<String>,
-    /// `set syncookies always`
     pub syncookies: bool,
     /// What pfctl(8) has printed and is unknown here: its position, and why it was not read.
     pub unread: Vec<String>,
 }
-
-#[derive(Clone, Copy)]
-struct How<'a> {
-    /// The name of the file, for messages.
-    name: &'a str,
-    files: lex::Files<'a>,
-}
-
-/// Without other files.
-const ALONE: How<'static> = How { name: "pf.conf", files: None };
 
 impl Conf {
     /// Reads a pf.conf(5), and the files that it includes, loads, or fills tables from, as pfctl(8) would: paths are relative
@@ -61,12 +46,12 @@ impl Conf {
     }
 
     pub fn of_named(path: &Path, text: &[u8]) -> Result<Conf> {
-        Conf::read(text, How { name: &path.display().to_string(), files: outline::FROM_DISK })
+        Conf::read(&path.display().to_string(), text, statements::FROM_DISK)
     }
 
     /// Reads pf.conf(5) text, without files. Comments and quoted strings may have bytes that are not UTF-8, as in pfctl(8).
     pub fn of_text(text: &[u8]) -> Result<Conf> {
-        Conf::read(text, ALONE)
+        Conf::read("pf.conf", text, None)
     }
 
     /// Reads the output of pfctl(8) for a ruleset. What is unknown in a rule becomes a condition that cannot be decided, and
@@ -75,13 +60,12 @@ impl Conf {
         statements::read_output(text)
     }
 
-    /// The parts of pfctl's output that could not be read, one line each.
-    pub fn unread(&self) -> &[String] {
-        &self.unread
+    fn read(name: &str, text: &[u8], files: lex::Files<'_>) -> Result<Conf> {
+        statements::read(name, text, files, 0).map_err(|failure| Error::new(Kind::Unsupported, failure.to_string()))
     }
 
-    fn read(text: &[u8], how: How<'_>) -> Result<Conf> {
-        statements::read(text, how, 0).map_err(|failure| Error::new(Kind::Unsupported, shown(failure)))
+    pub fn of_rules(rules: &[crate::rule::Rule]) -> Conf {
+        Conf { rulesets: [(String::new(), flat(rules))].into(), ..Conf::default() }
     }
 
     /// The main ruleset, or that of the anchor of the text.
@@ -118,12 +102,10 @@ impl Conf {
         }
     }
 
-    /// Whether kport's anchors are called for nat, rdr and filter rules.
     pub fn calls_kport(&self) -> [bool; 3] {
         RuleKind::OF_KPORT.map(|kind| !self.calls_of_kport(kind).is_empty())
     }
 
-    /// Whether each of kport's anchors is called by wildcard.
     pub fn calls_by_wildcard(&self) -> bool {
         let by_wildcard = |rule: &Rule| matches!(&rule.action, Action::Call(_, called) if called.ends_with("/*"));
         RuleKind::OF_KPORT.into_iter().flat_map(|kind| self.calls_of_kport(kind)).any(by_wildcard)
@@ -158,12 +140,94 @@ impl Conf {
     pub fn skipped(&self) -> Vec<Interface> {
         self.skip.iter().filter_map(|name| name.parse().ok()).collect()
     }
+
+    /// The ruleset without its own calls of kport's anchors; those in the braces of anchors stay.
+    pub fn without_kport(&self) -> Conf {
+        let mut made = self.clone();
+        if let Some(rules) = made.rulesets.get_mut("") {
+            rules.retain(|rule| !rule.calls_kport());
+        }
+        made
+    }
+
+    /// How many rules of [`Conf::without_kport`] come before the first call of this kind.
+    pub fn kport_at(&self, kind: RuleKind) -> Option<usize> {
+        let rules = self.rules();
+        let at = rules.iter().position(|rule| rule.calls_kport() && rule.action.kind() == kind)?;
+        Some(rules[..at].iter().filter(|rule| !rule.calls_kport()).count())
+    }
+
+    /// The ruleset with the calls for nat, rdr and filter rules, each after this many of its rules.
+    pub fn with_kport(&self, at: [usize; 3]) -> Conf {
+        let mut made = self.clone();
+        let rules = made.rulesets.entry(String::new()).or_default();
+        // from the last one on, so that the positions of the others stay
+        let mut calls: Vec<(usize, RuleKind)> = at.into_iter().zip(RuleKind::OF_KPORT).collect();
+        calls.sort_by_key(|(at, _)| *at);
+        for (at, kind) in calls.into_iter().rev() {
+            let origin = Origin { text: format!("{} \"{PARENT}\"", kind.call()).into(), ..Origin::default() };
+            rules.insert(at.min(rules.len()), Rule::new(origin, Action::Call(kind, PARENT.to_owned())));
+        }
+        made
+    }
+
+    /// The positions between statements at which a call of these kinds makes a difference: before each of their
+    /// statements, and after the last one.
+    pub fn places_for(&self, kinds: &[RuleKind]) -> Vec<usize> {
+        let rules = self.rules();
+        let is_of = |rule: &Rule| kinds.contains(&rule.action.kind());
+        let starts = |at: usize| is_of(&rules[at]) && (at == 0 || !is_same_statement(&rules[at - 1], &rules[at]));
+        let end = rules.iter().rposition(is_of).map_or(0, |last| last + 1);
+        let mut places: Vec<usize> = (0..rules.len()).filter(|at| starts(*at)).collect();
+        places.push(end);
+        places.dedup();
+        places
+    }
+
+    pub fn order_of(&self, kind: RuleKind, at: usize) -> usize {
+        self.rules().iter().take(at).filter(|rule| rule.action.kind() == kind).count()
+    }
+
+    /// Gives the lines of a file other numbers, as those from before lines were added.
+    pub fn renumber(&mut self, file: &str, number: impl Fn(usize) -> usize) {
+        for rule in self.rulesets.values_mut().flatten().filter(|rule| *rule.origin.file == *file) {
+            rule.origin.line = number(rule.origin.line);
+        }
+    }
 }
 
-/// "pf.conf line 3: why: the statement"
-fn shown((file, line, why, text): lex::Failure) -> String {
-    let text = if text.is_empty() { text } else { format!(": {}", quoted(&text)) };
-    format!("{file} line {line}: {why}{text}")
+impl Rule {
+    /// Whether it calls kport's anchors from the main ruleset.
+    pub fn calls_kport(&self) -> bool {
+        matches!(&self.action, Action::Call(_, called) if Called::resolve("", called).is_kport())
+    }
+}
+
+fn is_same_statement(a: &Rule, b: &Rule) -> bool {
+    a.origin.line > 0
+        && a.origin.line == b.origin.line
+        && a.origin.file == b.origin.file
+        && a.origin.text == b.origin.text
+}
+
+/// kport's own rules in the form of pf: what their text says, with one for each member of their lists.
+pub fn flat(rules: &[crate::rule::Rule]) -> Vec<Rule> {
+    let mut all = vec![];
+    for rule in rules {
+        let origin = Origin { text: rule.to_string().into(), ..Origin::default() };
+        let texts = rule.expand().into_iter().map(|single| single.to_string());
+        for mut made in texts.flat_map(|text| Conf::of_output(&text).rulesets.into_values().flatten()) {
+            for side in [&mut made.when.from, &mut made.when.to] {
+                match side.address {
+                    // a mask of zeros is equal to any
+                    Operand::Network(network) if network.prefix_len() == 0 => side.address = Operand::Any,
+                    _ => {}
+                }
+            }
+            all.push(Rule { origin: origin.clone(), ..made });
+        }
+    }
+    all
 }
 
 impl FromStr for Conf {
@@ -180,5 +244,5 @@ pub const PF_CONF: &str = "/etc/pf.conf";
 
 pub use lex::Statement;
 pub use names::icmp_type;
-pub use outline::{Outline, StatementKind};
 pub use rule::RuleKind;
+pub use statements::{Outline, StatementKind};

@@ -17,12 +17,10 @@
 //!
 //! [`places`] looks for the positions of kport's calls, and [`prove_with`] judges a ruleset that has them.
 
-mod entrances;
 mod judge;
 mod place;
 mod sentences;
 
-pub use entrances::{Possible, judge};
-pub use judge::{Cited, Entrance, Judge};
+pub use judge::{Cited, Entrance, Judge, judge};
 pub use place::{CallPlace, Contradiction, Does, Need, Positions, places};
 pub use sentences::{Proof, bypassed, prove_with, publication};

@@ -9,16 +9,16 @@ mod evaluator;
 mod interfaces;
 mod judged;
 mod lines;
-mod outside;
 
 use std::net::IpAddr;
 use std::rc::Rc;
 
 pub use answers::{Ways, on_the_lan, unanswered};
 pub use interfaces::{everywhere, interfaces, neighbour_discovery, skip};
-pub use judged::MainRuleset;
+pub use judged::{MainRuleset, bypassed, calls, main_ruleset, remedy};
 pub use lines::{CALLS, Wildcard, can_be_turned, end_of_path, missing, missing_in, pf_conf, uncalled, wildcards};
-pub use outside::{bypassed, calls, main_ruleset, remedy};
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, Result};
 use crate::host::{Host, HostInterface, Interfaces};
@@ -26,12 +26,10 @@ use crate::net::{Family, Interface, Place, Protocol};
 use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 
-/// What is published.
 pub trait Publications<'p>: IntoIterator<Item = &'p Publication> {}
 impl<'p, T: IntoIterator<Item = &'p Publication>> Publications<'p> for T {}
 
-/// The result of a check.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// Causes of a dead port.
     pub problems: Vec<Problem>,
@@ -44,9 +42,7 @@ pub struct Findings {
 /// The host and its interfaces, read once.
 #[derive(Clone)]
 pub struct Surroundings<'a> {
-    /// The host.
     pub host: &'a dyn Host,
-    /// Its interfaces.
     pub interfaces: Rc<[HostInterface]>,
 }
 
@@ -68,7 +64,6 @@ impl Surroundings<'_> {
         Interfaces(&self.interfaces).leads_to(target).unwrap_or(None)
     }
 
-    /// Whether an integer sysctl exists, and is not 0.
     pub fn sysctl_is_on(&self, name: &str) -> Result<bool> {
         Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
     }
@@ -83,7 +78,6 @@ pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
     interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
 }
 
-/// How many more there are like the one that is shown.
 fn and_more(count: usize) -> String {
     if count > 0 { format!(" (and {count} more)") } else { String::new() }
 }
@@ -160,7 +154,6 @@ pub fn limits(host: &dyn Host, which: impl Fn(&str) -> bool) -> Result<Findings>
     Ok(found)
 }
 
-/// pf is disabled.
 pub fn disabled(status: &Status) -> Option<Problem> {
     (!status.enabled).then(|| Problem {
         seen: "pf is disabled, so nothing would be redirected".to_owned(),

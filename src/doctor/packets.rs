@@ -140,7 +140,7 @@ pub(super) fn skip(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn neighbour_discovery(evidence: &Evidence<'_>) -> Checked {
-    if evidence.main().is_none_or(|main| !main.unread().is_empty()) {
+    if evidence.main().is_none_or(|main| !main.unread.is_empty()) {
         return Ok(None);
     }
     found(readiness::neighbour_discovery(evidence.judged()?, evidence.publications())?)

@@ -154,6 +154,7 @@ fn refused_for(host: &dyn Host, firewall: &dyn Firewall, [outside, client]: Net)
         host: SocketAddr::new(outside.addr(), HOST_PORT),
         jail: SocketAddr::new(SERVER_NET[1].addr(), JAIL_PORT),
         via: Some(inner),
+        required: true,
     };
     match judge.refusal(&entrance, client.addr())? {
         None => Ok(None),

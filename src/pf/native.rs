@@ -47,7 +47,7 @@ use crate::error::{Error, Kind, Result};
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Protocol;
 use crate::pfconf::Conf;
-use crate::pfconf::flat::flat;
+use crate::pfconf::flat;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
 use crate::rule::{Count, Rule};

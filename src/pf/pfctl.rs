@@ -30,7 +30,7 @@ use crate::pf::{
     AllCalls, Compared, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one,
     foreign, one_by_one,
 };
-use crate::pfconf::flat::flat;
+use crate::pfconf::flat;
 use crate::pfconf::nested::{self, ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
 use crate::pfconf::{self, Conf, address, path};
@@ -367,7 +367,7 @@ fn are(shown: &Conf, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> bool 
         let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
         shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
     };
-    shown.unread().is_empty() && kinds.iter().all(|kind| same(*kind))
+    shown.unread.is_empty() && kinds.iter().all(|kind| same(*kind))
 }
 
 /// Whether these are the filter rules of `wanted`, with the labels of either backend.

@@ -44,7 +44,6 @@ pub enum Part {
 }
 
 impl Operand {
-    /// Its family, if that is known.
     pub fn family(&self) -> Option<Family> {
         match self {
             Operand::Network(network) => Some(Family::of(network.addr())),
@@ -77,9 +76,7 @@ pub struct Compared<N> {
 pub enum Operator {
     /// `a >< b`, without a and b
     Between,
-    /// `a <> b`
     Outside,
-    /// `a:b`
     Range,
     Equal,
     NotEqual,
@@ -125,6 +122,13 @@ impl<N: Copy + PartialOrd> Compared<N> {
 }
 
 impl Ports {
+    /// The first ports from which on it may hold, or not hold any more.
+    pub fn edges(self) -> impl Iterator<Item = u16> {
+        let two = matches!(self.operator, Operator::Between | Operator::Outside | Operator::Range);
+        let numbers = [Some(self.a), two.then_some(self.b)].into_iter().flatten();
+        numbers.flat_map(|port| [Some(port), port.checked_add(1)]).flatten()
+    }
+
     /// The ports as one range; `None` if they are not one.
     pub fn range(self) -> Option<PortRange> {
         let (a, b) = (self.a, self.b);
@@ -141,7 +145,17 @@ impl Ports {
     }
 }
 
-/// `from` or `to`; the default is any.
+impl From<PortRange> for Ports {
+    fn from(ports: PortRange) -> Ports {
+        let (a, b) = (ports.first(), ports.last());
+        if a == b {
+            Compared { operator: Operator::Equal, a, b: 0 }
+        } else {
+            Compared { operator: Operator::Range, a, b }
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
     pub not: bool,
@@ -194,7 +208,6 @@ impl Pool {
         self.addresses.iter().filter_map(|at| at.address.as_ref())
     }
 
-    /// The family of its addresses, if one of them has one.
     pub fn family(&self) -> Option<Family> {
         self.operands().find_map(Operand::family)
     }

@@ -4,7 +4,7 @@
 use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
-use super::operands::{self, PROXY_PORTS, PoolFor, PoolPorts, Words, binary, pool, unary};
+use super::operands::{self, PROXY_PORTS, PoolFor, Words, binary, pool, unary};
 use super::print::written;
 use super::rule::{Action, Conditions, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 use crate::error::quoted;
@@ -21,7 +21,6 @@ pub(super) struct Defaults {
     pub output: bool,
 }
 
-/// Each address, and whether it is negated.
 type Addresses = Vec<(bool, Operand)>;
 
 /// What a statement has besides its other conditions: lists, before they are expanded; an empty one stands for anything.
@@ -44,8 +43,8 @@ struct Said {
     options: bool,
     /// `if-bound` or `floating`, if one of them is given.
     bound: Option<bool>,
-    nat_to: Option<(Pool, PoolPorts)>,
-    rdr_to: Option<(Pool, PoolPorts)>,
+    /// The ports of the new destination are `a:*`.
+    open_ports: bool,
     binat_to: bool,
 }
 
@@ -77,7 +76,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     }
     let at = words.0.iter().position(|token| token.bare() == "->");
     let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
-    let (mut rule, said) = conditions_and(head, made(Action::Translate { kind, pool: None, pass }), defaults)?;
+    let (mut rule, mut said) = conditions_and(head, made(Action::Translate { kind, pool: None, pass }), defaults)?;
     if no {
         return if at.is_none() { expand(rule, &said) } else { Err(format!("no {word} has no ->")) };
     }
@@ -86,34 +85,27 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
         RuleKind::Rdr => PoolFor::Destination,
         _ => PoolFor::Both,
     };
-    let leads_to = || -> Read<(Pool, PoolPorts)> {
+    let leads_to = || -> Read<(Pool, bool)> {
         let mut tail = Words(&words.0[at.ok_or("expected ->")? + 1..]);
         let pool = pool(&mut tail, what)?;
         tail.end()?;
         Ok(pool)
     };
-    let (pool, ports) = match leads_to() {
+    let (pool, open) = match leads_to() {
         Err(_) if defaults.output => {
             let unknown = rule.when.unknown.take().unwrap_or_default();
             rule.when.unknown = Some(format!("{unknown} {}", written(&words.0[at.unwrap_or(words.0.len())..])));
-            Default::default()
+            (Pool { ports: if kind == RuleKind::Nat { PROXY_PORTS } else { (0, 0) }, ..Pool::default() }, false)
         }
         read => read?,
     };
+    said.open_ports = open;
     // a rule without a family has that of its target addresses, if they have a common one (natrule in parse.y)
     let families = |all: &Addresses| all.iter().find_map(|(_, operand)| operand.family());
     let of_sides = || families(&said.from).or_else(|| families(&said.to));
     rule.when.family = rule.when.family.or_else(of_sides).or_else(|| pool.family());
-    let mut all = expand(rule, &said)?;
-    for rule in &mut all {
-        let to = rule.when.to.ports;
-        if let Action::Translate { pool: of, .. } = &mut rule.action {
-            let mut pool = pool.clone();
-            pool.ports = if kind == RuleKind::Nat { source_ports(&pool, ports) } else { target_ports(ports, to)? };
-            *of = Some(pool);
-        }
-    }
-    Ok(all)
+    rule.action = Action::Translate { kind, pool: Some(pool), pass };
+    expand(rule, &said)
 }
 
 /// The action of a rule, by its first word; a translation gets its pool later.
@@ -137,33 +129,21 @@ pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
     Some(rule)
 }
 
-/// apply_nat_ports: without ports the default range is used, and 0, 0 is the original port.
-fn source_ports(pool: &Pool, ports: PoolPorts) -> (u16, u16) {
-    match (pool.static_port, ports.first, ports.last) {
-        (true, ..) => (0, 0),
-        (false, 0, 0) => PROXY_PORTS,
-        (false, first, 0) => (first, first),
-        (false, first, last) => (first, last),
-    }
-}
-
-/// apply_rdr_ports: `a:*` is as many ports as the rule matches.
-fn target_ports(ports: PoolPorts, to: Option<Ports>) -> Read<(u16, u16)> {
-    let first = ports.first;
-    let Some(Compared { operator, a, b }) = to.filter(|_| ports.open) else { return Ok((first, ports.last)) };
+/// The last of the ports `first:*`, as many as the rule matches (apply_rdr_ports).
+fn last_port(first: u16, to: Option<Ports>) -> Read<u16> {
+    let Some(Compared { operator, a, b }) = to else { return Ok(0) };
     match operator {
         // pf counts from the rule's port, so there must be one
-        Operator::Equal => Ok((first, 0)),
+        Operator::Equal => Ok(0),
         Operator::Range | Operator::Between | Operator::Outside => {
             let last = first.checked_add(b - a).ok_or_else(|| format!("ports {first}:* end after 65535"))?;
             // a single port has no last one
-            Ok((first, if last == first { 0 } else { last }))
+            Ok(if last == first { 0 } else { last })
         }
         _ => Err(format!("ports {first}:* need one port or a range in to")),
     }
 }
 
-/// What follows the action of a rule, or the name of an anchor.
 pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let (rule, said) = conditions_and(words, rule, defaults)?;
     expand(rule, &said)
@@ -200,7 +180,6 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
     Ok((rule, said))
 }
 
-/// Whether this word is allowed in a rule of this kind.
 fn fits(action: &Action, word: &str) -> bool {
     #[rustfmt::skip]
     const STATES_AND_TARGETS: &[&str] = &[
@@ -292,12 +271,14 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             let port = if words.take("port") { words.text()? } else { first };
             effects.divert = Some(port.parse().map_err(|_| format!("port {} is not a number", quoted(port)))?);
         }
-        "nat-to" => said.nat_to = Some(pool(words, PoolFor::Source)?),
-        "rdr-to" => said.rdr_to = Some(pool(words, PoolFor::Destination)?),
+        "nat-to" => effects.nat_to = Some(pool(words, PoolFor::Source)?.0),
+        "rdr-to" => {
+            let (pool, open) = pool(words, PoolFor::Destination)?;
+            (effects.rdr_to, said.open_ports) = (Some(pool), open);
+        }
         "binat-to" => {
-            let (mut pool, ports) = pool(words, PoolFor::Source)?;
-            pool.static_port = true;
-            said.nat_to = Some((pool, ports));
+            let (pool, _) = pool(words, PoolFor::Source)?;
+            effects.nat_to = Some(Pool { static_port: true, ports: (0, 0), ..pool });
             said.binat_to = true;
         }
         "af-to" => {
@@ -307,13 +288,8 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
                 word => return Err(format!("{} is not an address family", quoted(word))),
             };
             words.expect("from")?;
-            let (mut source, ports) = pool(words, PoolFor::Source)?;
-            source.ports = source_ports(&source, ports);
-            let mut target = None;
-            if words.take("to") {
-                let (pool, ports) = pool(words, PoolFor::Destination)?;
-                target = Some(Pool { ports: target_ports(ports, None)?, ..pool });
-            }
+            let (source, _) = pool(words, PoolFor::Source)?;
+            let target = if words.take("to") { Some(pool(words, PoolFor::Destination)?.0) } else { None };
             effects.af_to = Some((family, source, target));
         }
         "no" => {
@@ -471,12 +447,9 @@ fn expand(rule: Rule, said: &Said) -> Read<Vec<Rule>> {
     each(&mut made, on, |rule, on| rule.when.on = Some(on.clone()));
     each(&mut made, protocols, |rule, protocol| rule.when.protocol = Some(*protocol));
     each(&mut made, icmp, |rule, icmp| rule.when.icmp = Some(*icmp));
-    each(&mut made, from, |rule, (not, address)| {
-        rule.when.from = Side { not: *not, address: address.clone(), ports: None };
-    });
-    each(&mut made, to, |rule, (not, address)| {
-        rule.when.to = Side { not: *not, address: address.clone(), ports: None };
-    });
+    let set = |side: &mut Side, (not, address): &(bool, Operand)| (side.not, side.address) = (*not, address.clone());
+    each(&mut made, from, |rule, from| set(&mut rule.when.from, from));
+    each(&mut made, to, |rule, to| set(&mut rule.when.to, to));
     each(&mut made, from_ports, |rule, ports| rule.when.from.ports = Some(*ports));
     each(&mut made, to_ports, |rule, ports| rule.when.to.ports = Some(*ports));
     each(&mut made, os, |rule, os| rule.when.os = Some(os.clone()));
@@ -527,13 +500,12 @@ fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
             keep.synproxy = false;
         }
     }
-    if let Some((pool, ports)) = &said.nat_to {
-        let ports = source_ports(pool, *ports);
-        rule.effects.nat_to = Some(Pool { ports, ..pool.clone() });
-    }
-    if let Some((pool, ports)) = &said.rdr_to {
-        let ports = target_ports(*ports, rule.when.to.ports)?;
-        rule.effects.rdr_to = Some(Pool { ports, ..pool.clone() });
+    let target = match &mut rule.action {
+        Action::Translate { pool, .. } => pool.as_mut(),
+        _ => rule.effects.rdr_to.as_mut(),
+    };
+    if let Some(pool) = target.filter(|_| said.open_ports) {
+        pool.ports.1 = last_port(pool.ports.0, rule.when.to.ports)?;
     }
     if rule.effects.af_to.is_none() {
         let mut pools = [&rule.effects.nat_to, &rule.effects.rdr_to].into_iter().flatten();
@@ -554,7 +526,7 @@ fn with_values(tag: &str, when: &Conditions) -> Read<String> {
     if !tag.contains('$') {
         return Ok(tag.to_owned());
     }
-    let address = |side: &Side| super::print::address(side.not, &side.address);
+    let address = |side: &Side| super::print::negated(side.not, &side.address);
     // expand_label_port omits ranges
     let ports = |side: &Side| match side.ports {
         None | Some(Compared { operator: Operator::Range, .. }) => String::new(),

@@ -2,13 +2,31 @@
 //! text, so that `$if:network` is one word, and are not replaced inside one another.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::quoted;
+
 pub(super) type Read<T> = Result<T, String>;
 
-/// The file, the line, why, and the text of the statement, if there is one.
-pub(super) type Failure = (String, usize, String, String);
+/// Where and why a text cannot be read any further.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub file: Arc<str>,
+    pub line: usize,
+    pub why: String,
+    /// The statement; empty if there is none.
+    pub text: String,
+}
+
+/// `pf.conf line 3: why: the statement`
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}: {}", self.file, self.line, self.why)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", quoted(&self.text)) }
+    }
+}
 
 /// How files are read: `include`, `load anchor`, and the files of tables.
 pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
@@ -37,7 +55,6 @@ impl Token {
         }
     }
 
-    /// Its characters, for messages.
     pub(super) fn shown(&self) -> String {
         match self {
             Token::Word(text) | Token::Quoted(text) => text.clone(),
@@ -78,6 +95,7 @@ struct Source {
 type Start = (Arc<str>, usize, usize);
 
 /// The statements of a file, and of those that it includes.
+#[derive(Default)]
 pub(super) struct Lexer<'a> {
     sources: Vec<Source>,
     /// Characters to read before the source, in reverse; `None` after the text of a macro.
@@ -124,17 +142,7 @@ impl<'a> Lexer<'a> {
     pub(super) fn new(name: &str, text: &[u8], files: Files<'a>) -> Lexer<'a> {
         let source = Source { name: name.into(), text: text.into(), at: 0, line: 1 };
         let start = (source.name.clone(), 1, 0);
-        Lexer {
-            sources: vec![source],
-            pushed: vec![],
-            expanding: false,
-            macros: HashMap::new(),
-            files,
-            raw: vec![],
-            in_comment: false,
-            output: false,
-            start,
-        }
+        Lexer { sources: vec![source], files, start, ..Lexer::default() }
     }
 
     pub(super) fn of_output(line: &str) -> Lexer<'a> {
@@ -220,7 +228,9 @@ impl<'a> Lexer<'a> {
         let mut tokens: Vec<Token> = vec![];
         let mut depth = 0_usize;
         let mut start = self.start.clone();
-        let fail = |(file, line, _): &Start, why: String| Some(Err((file.to_string(), *line, why, String::new())));
+        let fail = |(file, line, _): &Start, why: String| {
+            Some(Err(Failure { file: file.clone(), line: *line, why, text: String::new() }))
+        };
         loop {
             let next = match self.token() {
                 Ok(next) => next,

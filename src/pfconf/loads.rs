@@ -9,13 +9,13 @@ use super::Conf;
 use super::address::{OfInterface, Operand, Pool, Side};
 use super::rule::{Action, Rule};
 use crate::error::quoted;
-use crate::net::{Family, PerFamily};
+use crate::net::Family;
 
 /// How many rules of the file may be missing in pf, one after the other.
 const MOST_MISSING: usize = 256;
 
-/// The addresses that the name of an interface stands for.
-pub type Networks<'a> = dyn Fn(&OfInterface) -> Vec<IpNet> + 'a;
+/// The addresses that the name of an interface stands for on a host; `None` if that is unknown.
+pub type Networks<'a> = dyn Fn(&OfInterface) -> Option<Vec<IpNet>> + 'a;
 
 impl Conf {
     /// The rules that pf has, each with the position of its statement in the file, if the file has it.
@@ -35,18 +35,31 @@ impl Conf {
         }
         made
     }
+
+    /// The first statement that pfctl(8) would refuse, and why in its words. Rules that were read from the output of
+    /// pfctl(8) have no such names.
+    pub fn refused(&self, networks: &Networks<'_>) -> Option<String> {
+        for (name, table) in &self.tables {
+            if let Some(why) = table.others.iter().find_map(|(_, operand)| missing(operand, networks)) {
+                return Some(format!("table <{name}>: {why}"));
+            }
+        }
+        let expanded_together =
+            |a: &Rule, b: &Rule| a.origin.line == b.origin.line && a.origin.file == b.origin.file && !is_antispoof(a);
+        let statements = self.rulesets.values().flat_map(|rules| rules.chunk_by(expanded_together));
+        let mut refused = statements.filter_map(|rules| Some((&rules[0].origin, of_statement(rules, networks)?)));
+        refused.next().map(|(origin, why)| {
+            let file = if origin.file.is_empty() { "pf.conf" } else { &origin.file };
+            format!("{file} line {}: {why}: {}", origin.line, quoted(&origin.text))
+        })
+    }
 }
 
-/// The rules that pfctl(8) makes from one when it looks up the names of interfaces.
+/// The rules that pfctl(8) makes from one when it looks up the names of interfaces; those that it cannot look up stay.
 fn looked_up(rule: &Rule, networks: &Networks<'_>) -> Vec<Rule> {
-    let each = |side: &Side| -> Vec<Side> {
-        match &side.address {
-            Operand::Interface(of) if !of.dynamic => {
-                let found = networks(of).into_iter();
-                found.map(|network| Side { address: Operand::Network(network), ..side.clone() }).collect()
-            }
-            _ => vec![side.clone()],
-        }
+    let each = |side: &Side| match of_name(&side.address, networks) {
+        Some(found) => found.into_iter().map(|one| Side { address: Operand::Network(one), ..side.clone() }).collect(),
+        None => vec![side.clone()],
     };
     let mut made = vec![];
     for from in each(&rule.when.from) {
@@ -64,79 +77,47 @@ fn looked_up(rule: &Rule, networks: &Networks<'_>) -> Vec<Rule> {
     made
 }
 
-/// The families of the addresses that a name stands for on a host; `None` if that is unknown.
-pub type Families<'a> = dyn Fn(&OfInterface) -> Option<PerFamily<bool>> + 'a;
-
-impl Conf {
-    /// The first statement that pfctl(8) would refuse, and why in its words. Rules that were read from the output of
-    /// pfctl(8) have no such names.
-    pub fn refused(&self, families: &Families<'_>) -> Option<String> {
-        for (name, table) in &self.tables {
-            if let Some(why) = table.others.iter().find_map(|(_, operand)| missing(operand, families)) {
-                return Some(format!("table <{name}>: {why}"));
-            }
-        }
-        let expanded_together =
-            |a: &Rule, b: &Rule| a.origin.line == b.origin.line && a.origin.file == b.origin.file && !is_antispoof(a);
-        let statements = self.rulesets.values().flat_map(|rules| rules.chunk_by(expanded_together));
-        let mut refused = statements.filter_map(|rules| Some((&rules[0].origin, of_statement(rules, families)?)));
-        refused.next().map(|(origin, why)| {
-            let file = if origin.file.is_empty() { "pf.conf" } else { &origin.file };
-            format!("{file} line {}: {why}: {}", origin.line, quoted(&origin.text))
-        })
-    }
-}
-
 /// Its rules are expanded one by one, and one without an address is omitted.
 fn is_antispoof(rule: &Rule) -> bool {
     rule.origin.text.starts_with("antispoof")
 }
 
 /// Why pfctl(8) refuses the statement with these rules.
-fn of_statement(rules: &[Rule], families: &Families<'_>) -> Option<String> {
-    if is_antispoof(&rules[0]) {
-        if sides(&rules[0]).iter().any(|operand| missing(operand, families).is_some()) {
-            return None;
-        }
-    } else {
-        let pooled = rules.iter().flat_map(Rule::pools).flat_map(Pool::operands);
-        if let Some(why) = rules.iter().flat_map(sides).chain(pooled).find_map(|operand| missing(operand, families)) {
-            return Some(why);
-        }
+fn of_statement(rules: &[Rule], networks: &Networks<'_>) -> Option<String> {
+    let sides = rules.iter().flat_map(|rule| [&rule.when.from.address, &rule.when.to.address]);
+    let pooled = rules.iter().flat_map(Rule::pools).flat_map(Pool::operands);
+    let why = sides.chain(pooled).find_map(|operand| missing(operand, networks));
+    if why.is_some() {
+        return why.filter(|_| !is_antispoof(&rules[0]));
     }
-    let is_possible = |rule: &Rule| {
-        Family::ALL.into_iter().any(|family| {
-            rule.when.family.is_none_or(|given| given == family)
-                && sides(rule).iter().all(|operand| has(operand, family, families))
-        })
-    };
-    if !rules.iter().any(is_possible) {
+    if rules.iter().all(|rule| looked_up(rule, networks).is_empty()) {
         return Some("rule expands to no valid combination".to_owned());
     }
+    let has = |operand: &Operand, family| match of_name(operand, networks) {
+        Some(found) => found.iter().any(|network| Family::of(network.addr()) == family),
+        None => operand.family().is_none_or(|own| own == family),
+    };
     let translates = |rule: &Rule| match (&rule.action, rule.when.family) {
         (Action::Translate { pool: Some(pool), .. }, Some(family)) => {
-            pool.operands().any(|operand| has(operand, family, families))
+            pool.operands().any(|operand| has(operand, family))
         }
         _ => true,
     };
     (!rules.iter().all(translates)).then(|| "no translation address with matching address family found.".to_owned())
 }
 
-fn sides(rule: &Rule) -> [&Operand; 2] {
-    [&rule.when.from.address, &rule.when.to.address]
-}
-
-/// Whether an operand can stand for an address of a family.
-fn has(operand: &Operand, family: Family, families: &Families<'_>) -> bool {
-    match operand {
-        Operand::Interface(of) if !of.dynamic => families(of).is_none_or(|has| *has.of(family)),
-        other => other.family().is_none_or(|own| own == family),
+/// The addresses of an operand that pfctl(8) looks up when it loads the file.
+fn of_name(operand: &Operand, networks: &Networks<'_>) -> Option<Vec<IpNet>> {
+    if let Operand::Interface(of) = operand
+        && !of.dynamic
+    {
+        networks(of)
+    } else {
+        None
     }
 }
 
 /// The error about a name that stands for no address.
-fn missing(operand: &Operand, families: &Families<'_>) -> Option<String> {
-    let Operand::Interface(of) = operand else { return None };
-    let found = if of.dynamic { None } else { families(of) };
-    found.filter(|has| !has.any()).map(|_| format!("no IP address found for {}", super::print::address(false, operand)))
+fn missing(operand: &Operand, networks: &Networks<'_>) -> Option<String> {
+    of_name(operand, networks)?.is_empty().then(|| format!("no IP address found for {operand}"))
 }

@@ -112,7 +112,6 @@ impl<'a> Words<'a> {
         if self.peek() == "(" { self.skip_brackets() } else { self.text().map(drop) }
     }
 
-    /// Skips round brackets and their contents, if they follow.
     pub(super) fn skip_brackets(&mut self) -> Read<()> {
         let mut depth = 0_usize;
         while depth > 0 || self.peek() == "(" {
@@ -133,7 +132,11 @@ impl<'a> Words<'a> {
 /// The name of a table between `<` and `>`, also in the output of `pfctl -v`, with the number of its addresses: `<name:3>`.
 pub(super) fn table(words: &mut Words<'_>) -> Read<String> {
     words.expect("<")?;
-    let name = words.text()?;
+    // also a keyword, which pfctl(8) prints like any other name
+    let name = match words.next()? {
+        Token::Word(name) | Token::Quoted(name) => name,
+        Token::Sign(sign) => return Err(format!("{} is not expected", quoted(sign))),
+    };
     words.expect(">")?;
     let name = name.split(':').next().unwrap_or(name);
     if name.is_empty() || name.len() > 31 {
@@ -288,42 +291,42 @@ pub(super) enum PoolFor {
     Route,
 }
 
-/// The port of a pool, `a`, `a:b` or `a:*`, before the rule's own ports are known. Without a port it is 0, and so is the last
-/// one of `a`.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct PoolPorts {
-    pub first: u16,
-    pub last: u16,
-    pub open: bool,
-}
-
-/// `10.0.0.2`, `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`
-pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPorts)> {
+/// `10.0.0.2`, `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`; and whether its ports are `a:*`, as many as the
+/// rule matches.
+pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, bool)> {
     let addresses = match what {
         PoolFor::Route => words.list(&mut gateway)?,
         _ => words.list(&mut |words| Ok(host(words)?.into()))?,
     };
     let mut pool = Pool { addresses, ..Pool::default() };
-    let mut given = PoolPorts::default();
+    let mut open = false;
     if what != PoolFor::Route && words.take("port") {
         let text = words.text()?;
-        let (first, last) = text.split_once(':').map_or((text, None), |(first, last)| (first, Some(last)));
-        let (first, open) = (port(first)?, last == Some("*"));
-        let last = last.filter(|_| !open).map_or(Ok(first), port)?;
+        let (first, last) = text.split_once(':').unwrap_or((text, text));
+        let first = port(first)?;
+        open = last == "*";
+        let last = if open { first } else { port(last)? };
         if last < first {
             return Err(format!("the range of ports {first}:{last} is empty"));
         }
-        given = PoolPorts { first, last: if last == first { 0 } else { last }, open };
+        // a single port has no last one
+        pool.ports = (first, if last == first { 0 } else { last });
     }
     // binat_redirspec of parse.y has none
     while what != PoolFor::Both && options(words, &mut pool)? {}
     let is_one = pool.addresses.len() == 1 && !pool.operands().any(Operand::is_several);
     match what {
-        // apply_nat_ports of parse.y
-        PoolFor::Source if pool.static_port && given != PoolPorts::default() => {
+        // apply_nat_ports of parse.y: without ports the default range is used, and 0, 0 is the original port
+        PoolFor::Source if pool.static_port && (pool.ports != (0, 0) || open) => {
             return Err("static-port is not possible with ports".into());
         }
-        PoolFor::Source => {}
+        PoolFor::Source => {
+            pool.ports = match pool.ports {
+                (0, 0) if !pool.static_port => PROXY_PORTS,
+                (first, 0) => (first, first),
+                ports => ports,
+            }
+        }
         // binatrule of parse.y
         PoolFor::Both if !is_one => {
             return Err("binat leads to a single address: no list, no table, and (em0:0) for an interface".into());
@@ -340,7 +343,7 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, PoolPort
     if pool.kind == PoolKind::Single && !is_one {
         pool.kind = PoolKind::RoundRobin;
     }
-    Ok((pool, given))
+    Ok((pool, open && what == PoolFor::Destination))
 }
 
 fn options(words: &mut Words<'_>, pool: &mut Pool) -> Read<bool> {

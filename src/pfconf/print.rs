@@ -13,23 +13,6 @@ use super::path::Called;
 use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
 
 impl Conf {
-    pub(super) fn settings(&self) -> String {
-        let mut text = String::from(if self.syncookies { "set syncookies always\n" } else { "" });
-        for name in &self.skip {
-            text += &format!("set skip on {}\n", string(name));
-        }
-        for (name, table) in &self.tables {
-            let networks = table.networks().into_iter().map(|(not, network)| address(not, &Operand::Network(network)));
-            let others = table.others.iter().map(|(not, operand)| address(*not, operand));
-            let entries: String = networks.chain(others).map(|entry| format!(" {entry}")).collect();
-            text += &format!("table <{}> {{{entries} }}\n", word(name));
-        }
-        for rule in &self.ether {
-            text += &format!("{rule}\n");
-        }
-        text
-    }
-
     fn ruleset<'a>(
         &'a self,
         f: &mut Formatter<'_>,
@@ -61,9 +44,16 @@ impl Conf {
 
 impl Display for Conf {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.settings())?;
-        let mut printed = HashSet::new();
-        self.ruleset(f, "", 0, &mut printed)
+        f.write_str(if self.syncookies { "set syncookies always\n" } else { "" })?;
+        self.skip.iter().try_for_each(|name| writeln!(f, "set skip on {}", string(name)))?;
+        for (name, table) in &self.tables {
+            let networks = table.networks().into_iter().map(|(not, network)| (not, Operand::Network(network)));
+            let entries = networks.chain(table.others.iter().cloned());
+            let entries: String = entries.map(|(not, operand)| format!(" {}", negated(not, operand))).collect();
+            writeln!(f, "table <{}> {{{entries} }}", word(name))?;
+        }
+        self.ether.iter().try_for_each(|rule| writeln!(f, "{rule}"))?;
+        self.ruleset(f, "", 0, &mut HashSet::new())
     }
 }
 
@@ -235,12 +225,8 @@ pub(super) fn written(tokens: &[Token]) -> String {
     tokens.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-fn negated(not: bool, what: impl Display) -> String {
+pub(super) fn negated(not: bool, what: impl Display) -> String {
     format!("{}{what}", if not { "! " } else { "" })
-}
-
-pub(super) fn address(not: bool, operand: &Operand) -> String {
-    negated(not, operand)
 }
 
 impl Display for Operand {
@@ -273,7 +259,7 @@ fn of_interface(of: &OfInterface) -> String {
 
 fn side(side: &Side) -> String {
     let ports = side.ports.as_ref().map_or_else(String::new, |ports| format!(" port{}", compared(ports)));
-    format!("{}{ports}", address(side.not, &side.address))
+    format!("{}{ports}", negated(side.not, &side.address))
 }
 
 pub(super) fn compared<N: Display + Copy>(Compared { operator, a, b }: &Compared<N>) -> String {

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Compared, Operator, Pool, Side};
-use crate::net::Direction;
-use crate::net::Family;
+use crate::net::{Direction, Family};
 
 /// The rulesets of an anchor, by the kind of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +18,12 @@ pub enum RuleKind {
     Filter,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     Pass,
     Block,
     /// Does not decide; its effects apply to the packet from here on.
+    #[default]
     Match,
     /// `nat`, `rdr`, `binat`. Without a pool: `no nat` and so on.
     Translate {
@@ -37,10 +37,8 @@ pub enum Action {
 }
 
 impl RuleKind {
-    /// The kinds of kport's rules.
     pub const OF_KPORT: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 
-    /// The keyword of its anchor calls.
     pub fn call(self) -> &'static str {
         match self {
             RuleKind::Nat => "nat-anchor",
@@ -80,7 +78,6 @@ impl Keep {
     }
 }
 
-/// Where a rule sends a packet, instead of the routing table's choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RouteKind {
     Packets,
@@ -88,7 +85,6 @@ pub enum RouteKind {
     Copies,
 }
 
-/// The other effects of pass and match rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Effects {
     pub keep: Option<Keep>,
@@ -188,7 +184,7 @@ impl PartialEq for Origin {
 
 impl Eq for Origin {}
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     #[serde(skip)]
     pub origin: Origin,
@@ -205,7 +201,6 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// The addresses of its translation or routing.
     pub fn pools(&self) -> impl Iterator<Item = &Pool> {
         let translation = match &self.action {
             Action::Translate { pool, .. } => pool.as_ref(),
@@ -218,16 +213,6 @@ impl Rule {
     }
 
     pub fn new(origin: Origin, action: Action) -> Rule {
-        Rule {
-            origin,
-            action,
-            quick: false,
-            when: Conditions::default(),
-            log: false,
-            labels: vec![],
-            tag: None,
-            effects: Box::default(),
-            once: false,
-        }
+        Rule { origin, action, ..Rule::default() }
     }
 }

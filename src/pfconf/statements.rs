@@ -1,19 +1,128 @@
-//! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`.
+//! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`. An editor edits
+//! the file at their positions.
 
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Conf;
 use super::address::{OfInterface, Operand, Part, Table};
 use super::conditions::{self, Defaults};
-use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
+use super::lex::{Failure, Files, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, Words, host};
-use super::outline::{Broken, FROM_DISK, Outline, StatementKind};
 use super::path::Called;
 use super::rule::{Action, Keep, On, Origin, Rule, RuleKind};
-use super::{ALONE, Conf, How};
 use crate::error::quoted;
 use crate::net::{Direction, Family};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatementKind {
+    Macro,
+    Option,
+    Table,
+    Ether,
+    Normalization,
+    Queueing,
+    Translation,
+    Call(RuleKind),
+    Antispoof,
+    Block,
+    Pass,
+    Match,
+    Include,
+    LoadAnchor,
+    /// The brace that closes the rules of an anchor.
+    Close,
+    Unknown,
+}
+
+impl Statement {
+    pub fn kind(&self) -> StatementKind {
+        if let [Token::Word(_) | Token::Quoted(_), Token::Sign("="), ..] = &self.tokens[..] {
+            return StatementKind::Macro;
+        }
+        match self.bare(0) {
+            "set" => StatementKind::Option,
+            "table" => StatementKind::Table,
+            "ether" => StatementKind::Ether,
+            "scrub" => StatementKind::Normalization,
+            "no" if self.bare(1) == "scrub" => StatementKind::Normalization,
+            "altq" | "queue" => StatementKind::Queueing,
+            "nat" | "rdr" | "binat" | "no" => StatementKind::Translation,
+            "nat-anchor" => StatementKind::Call(RuleKind::Nat),
+            "rdr-anchor" => StatementKind::Call(RuleKind::Rdr),
+            "binat-anchor" => StatementKind::Call(RuleKind::Binat),
+            "anchor" => StatementKind::Call(RuleKind::Filter),
+            "antispoof" => StatementKind::Antispoof,
+            "block" => StatementKind::Block,
+            "pass" => StatementKind::Pass,
+            "match" => StatementKind::Match,
+            "include" => StatementKind::Include,
+            "load" => StatementKind::LoadAnchor,
+            "}" => StatementKind::Close,
+            _ => StatementKind::Unknown,
+        }
+    }
+
+    fn bare(&self, at: usize) -> &str {
+        self.tokens.get(at).map_or("", Token::bare)
+    }
+
+    pub fn first(&self) -> String {
+        self.tokens.first().map_or_else(String::new, Token::shown)
+    }
+
+    /// The interfaces and groups of `set skip on`; none for another statement.
+    pub fn skipped(&self) -> Vec<String> {
+        let [set, skip, on, names @ ..] = &self.tokens[..] else { return vec![] };
+        if [set.bare(), skip.bare(), on.bare()] != ["set", "skip", "on"] {
+            return vec![];
+        }
+        let listed = Words(names).list(&mut operands::on).unwrap_or_default();
+        listed.into_iter().map(|on| on.name).collect()
+    }
+
+    /// Whether it calls kport's anchors from its position, for the rules of this kind.
+    pub fn calls_kport(&self, kind: RuleKind) -> bool {
+        self.kind() == StatementKind::Call(kind) && self.called().is_some_and(|called| called.is_kport())
+    }
+
+    /// Whether it calls each of kport's anchors by wildcard.
+    pub fn calls_by_wildcard(&self) -> bool {
+        self.called().is_some_and(|called| called.is_kport() && called.children)
+    }
+
+    fn called(&self) -> Option<Called> {
+        let [_, Token::Word(path) | Token::Quoted(path), ..] = &self.tokens[..] else { return None };
+        matches!(self.kind(), StatementKind::Call(_)).then(|| Called::resolve(&self.path, path))
+    }
+}
+
+/// The statements of a pf.conf(5) in their order, including those of included files. One that cannot be read is listed as
+/// well, [with the reason](Statement::refused).
+#[derive(Debug, Default)]
+pub struct Outline {
+    pub statements: Vec<Statement>,
+    /// Why there are no more of them: a quote or a brace that is not closed, a macro that is not defined.
+    pub broken: Option<Failure>,
+}
+
+impl Outline {
+    /// Reads a single text: a file that it includes is not read. For tests.
+    #[cfg(feature = "internals")]
+    pub fn of_text(text: &[u8]) -> Outline {
+        Reader::new("pf.conf", text, None).outline()
+    }
+
+    /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
+    pub fn of_file(path: &Path, text: &[u8]) -> Outline {
+        Reader::new(&path.display().to_string(), text, FROM_DISK).outline()
+    }
+}
+
+/// Files by name, relative to the working directory like in pfctl(8).
+pub(super) const FROM_DISK: Files<'static> =
+    Some(&|name| std::fs::read(name).map_err(|error| format!("read {name}: {error}")));
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -25,6 +134,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "hostid", "reassemble", "fingerprints", "keepcounters", "require-order",
 ];
 
+#[derive(Default)]
 struct Reader<'a> {
     lexer: Lexer<'a>,
     made: Conf,
@@ -35,97 +145,48 @@ struct Reader<'a> {
     braces: usize,
     named: HashSet<String>,
     rules: usize,
-    last: (Arc<str>, usize),
-    fills_tables: bool,
+    /// Only the positions of statements are wanted. The files of tables have none, and may be large.
+    is_outline: bool,
     /// `load anchor`: the path, the file, and the position of the statement.
     loads: Vec<(String, String, Arc<str>, usize)>,
 }
 
 /// The output of pfctl(8): a rule is a line, whatever its quotes contain.
 pub(super) fn read_output(text: &str) -> Conf {
-    let mut reader = Reader::new(b"", ALONE, true);
+    let mut reader = Reader::new("", b"", None);
+    reader.defaults.output = true;
     for (number, line) in (1..).zip(text.lines()) {
         reader.lexer = Lexer::of_output(line);
         while let Some(next) = reader.lexer.statement() {
             let read = match next {
                 Ok(mut statement) => reader.next(&mut statement),
-                Err((_, _, why, _)) => match reader.unknown(line) {
+                Err(failure) => match reader.unknown(line) {
                     Some(rule) => reader.add(vec![rule]),
-                    None => Err(why),
+                    None => Err(failure.why),
                 },
             };
             if let Err(why) = read {
                 // the text has more than one line that another release knows
-                reader.made.unread.push(super::shown(("pfctl".to_owned(), number, why, line.trim().to_owned())));
+                let failure = Failure { file: "pfctl".into(), line: number, why, text: line.trim().to_owned() };
+                reader.made.unread.push(failure.to_string());
             }
         }
     }
     reader.made
 }
 
-impl Outline {
-    /// Reads a single text: a file that it includes is not read. For tests.
-    #[cfg(feature = "internals")]
-    pub fn of_text(text: &[u8]) -> Outline {
-        outline(text, ALONE)
-    }
-
-    /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
-    pub fn of_file(path: &Path, text: &[u8]) -> Outline {
-        outline(text, How { name: &path.display().to_string(), files: FROM_DISK })
-    }
-}
-
-/// The statements with their positions. One that is refused is skipped, unless it is unknown then where the next one begins.
-fn outline(text: &[u8], how: How<'_>) -> Outline {
-    let mut reader = Reader::new(text, how, false);
-    // they have no statements, and may be large
-    reader.fills_tables = false;
-    let mut statements = vec![];
-    let mut broken = None;
-    while let Some(next) = reader.lexer.statement() {
-        let mut statement = match next {
-            Ok(statement) => statement,
-            Err(failure) => {
-                broken = Some(failure);
-                break;
-            }
-        };
-        if let Err(why) = reader.next(&mut statement) {
-            statement.refused = Some(why.to_string());
-            match statement.kind() {
-                StatementKind::Close => broken = Some((statement.file.to_string(), statement.line, why, String::new())),
-                _ if statement.opens => reader.open.push(None),
-                _ => {}
-            }
-        }
-        statement.rules = reader.made.rules().len();
-        statements.push(statement);
-        if broken.is_some() {
-            break;
-        }
-    }
-    let broken =
-        broken.or_else(|| reader.end().err()).map(|(file, line, why, _)| Broken { file, line, why: why.to_string() });
-    Outline { statements, broken }
-}
-
 /// Reads a file that is loaded by `depth` others.
-pub(super) fn read(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Failure> {
-    let mut reader = Reader::new(text, how, false);
-    while let Some(next) = reader.lexer.statement() {
-        let mut statement = next?;
-        let read = reader.next(&mut statement);
-        read.map_err(|why| (statement.file.to_string(), statement.line, why, statement.text.clone()))?;
-    }
-    reader.end()?;
+pub(super) fn read(name: &str, text: &[u8], files: Files<'_>, depth: usize) -> Result<Conf, Failure> {
+    let mut reader = Reader::new(name, text, files);
+    reader.statements(&mut |_| {}).map_or(Ok(()), Err)?;
     for (path, file, from, line) in std::mem::take(&mut reader.loads) {
-        let fail = |why: String| (from.to_string(), line, why, format!("load anchor {path} from {file}"));
+        let text = format!("load anchor {path} from {file}");
+        let fail = |why: String| Failure { file: from, line, why, text };
         if depth > 8 {
             return Err(fail("files load one another".into()));
         }
-        let text = reader.lexer.read(&file).map_err(fail)?;
-        let loaded = read(&text, How { name: &file, ..how }, depth + 1)?;
+        let loaded = reader.lexer.read(&file).map_err(fail)?;
+        let loaded = read(&file, &loaded, files, depth + 1)?;
         for (below, rules) in loaded.rulesets {
             reader.made.rulesets.entry(below_of(&path, &below)).or_default().extend(rules);
         }
@@ -135,19 +196,45 @@ pub(super) fn read(text: &[u8], how: How<'_>, depth: usize) -> Result<Conf, Fail
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &[u8], how: How<'a>, output: bool) -> Reader<'a> {
-        Reader {
-            lexer: Lexer::new(how.name, text, how.files),
-            made: Conf::default(),
-            defaults: Defaults { output, ..Defaults::default() },
-            open: vec![],
-            braces: 0,
-            named: HashSet::new(),
-            rules: 0,
-            fills_tables: true,
-            loads: vec![],
-            last: (how.name.into(), 1),
+    fn new(name: &str, text: &[u8], files: Files<'a>) -> Reader<'a> {
+        Reader { lexer: Lexer::new(name, text, files), ..Reader::default() }
+    }
+
+    fn outline(mut self) -> Outline {
+        self.is_outline = true;
+        let mut statements = vec![];
+        let broken = self.statements(&mut |statement| statements.push(statement));
+        Outline { statements, broken }
+    }
+
+    /// Reads all statements; what ends that early is returned. In an outline one that is refused is skipped, unless it is unknown
+    /// then where the next one begins.
+    fn statements(&mut self, each: &mut dyn FnMut(Statement)) -> Option<Failure> {
+        let mut last = None;
+        while let Some(next) = self.lexer.statement() {
+            let mut statement = match next {
+                Ok(statement) => statement,
+                Err(failure) => return Some(failure),
+            };
+            let mut broken = None;
+            if let Err(why) = self.next(&mut statement) {
+                statement.refused = Some(why.clone());
+                if !self.is_outline || statement.kind() == StatementKind::Close {
+                    let Statement { file, line, text, .. } = &statement;
+                    broken = Some(Failure { file: file.clone(), line: *line, why, text: text.clone() });
+                } else if statement.opens {
+                    self.open.push(None);
+                }
+            }
+            statement.rules = self.made.rules().len();
+            last = Some((statement.file.clone(), statement.line));
+            each(statement);
+            if broken.is_some() {
+                return broken;
+            }
         }
+        let (file, line) = last.filter(|_| !self.open.is_empty())?;
+        Some(Failure { file, line, why: "the } of an anchor is missing".into(), text: String::new() })
     }
 
     /// The rule of a line of which only the beginning is known.
@@ -156,18 +243,8 @@ impl<'a> Reader<'a> {
         conditions::unknown(Words(&tokens), &Origin { text: line.trim().into(), ..Origin::default() })
     }
 
-    fn end(&self) -> Result<(), Failure> {
-        let (file, line) = &self.last;
-        if self.open.is_empty() {
-            return Ok(());
-        }
-        Err((file.to_string(), *line, "the } of an anchor is missing".into(), String::new()))
-    }
-
-    /// Reads a statement, and notes its anchor.
     fn next(&mut self, statement: &mut Statement) -> Read<()> {
         let kind = statement.kind();
-        self.last = (statement.file.clone(), statement.line);
         statement.depth = self.open.len().saturating_sub(usize::from(kind == StatementKind::Close));
         statement.path = self.path();
         let statement = &*statement;
@@ -283,7 +360,7 @@ impl<'a> Reader<'a> {
         while !words.is_empty() {
             let option = words.next()?;
             match option.bare() {
-                "file" if !self.fills_tables => _ = words.text()?,
+                "file" if self.is_outline => _ = words.text()?,
                 "file" => {
                     let text = self.lexer.read(words.text()?)?;
                     let text = String::from_utf8_lossy(&text);
@@ -308,7 +385,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// `load anchor name from "file"`
     fn load(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
         words.expect("anchor")?;

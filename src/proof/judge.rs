@@ -1,18 +1,26 @@
-//! Sources, and what a main ruleset makes of them.
+//! Sources, what a main ruleset makes of them, and the entrances of a host: where ports can be published, before any is.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::error::Result;
-use crate::net::{Direction, Family, Interface, PerFamily, Protocol};
+use crate::host::{Host, HostInterface};
+use crate::net::{Direction, Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol};
 use crate::pfconf::Conf;
+use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Rule, RuleKind};
-use crate::trace::{At, Met, Packet, World};
+use crate::trace::{At, Met, Packet, Release, World};
 
 pub const SOURCE_PORT: u16 = 40_000;
 const MOST_PORTS: usize = 8;
+/// Networks for a jail on a host that has none for jails yet.
+const NETWORKS: [&str; 4] = ["10.77.77.1/24", "172.29.77.1/24", "192.168.177.1/24", "fd77:77::1/64"];
+/// The port to publish, unless a rule singles it out.
+const PORT: u16 = 8080;
 /// How many addresses of a class are taken for tables and anchors.
 const MOST_FREE: u32 = 4096;
 /// The number of classes from which addresses are added to tables and blocked in anchors.
@@ -27,6 +35,8 @@ pub struct Entrance {
     pub jail: SocketAddr,
     /// The interface that leads to the jail; `None` if the address is the host's own.
     pub via: Option<Interface>,
+    /// Published ports must be reached there.
+    pub required: bool,
 }
 
 impl Entrance {
@@ -34,7 +44,6 @@ impl Entrance {
         Family::of(self.jail.ip())
     }
 
-    /// Where packets come in.
     pub fn into(&self) -> At {
         At { direction: Direction::In, on: self.on, received_on: Some(self.on) }
     }
@@ -45,12 +54,10 @@ impl Entrance {
         std::iter::once(self.into()).chain(out)
     }
 
-    /// The packet of a source before the redirect.
     pub fn sent(&self, source: IpAddr) -> Packet {
         Packet::first(self.protocol, SocketAddr::new(source, SOURCE_PORT), self.host)
     }
 
-    /// The packet of a source after the redirect.
     pub fn redirected(&self, source: IpAddr) -> Packet {
         Packet::first(self.protocol, SocketAddr::new(source, SOURCE_PORT), self.jail)
     }
@@ -63,7 +70,6 @@ impl fmt::Display for Entrance {
     }
 }
 
-/// A statement of the ruleset, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cited {
     /// The file, if it is not the main one; empty for a rule that was not read from a file.
@@ -166,14 +172,13 @@ impl Judge {
 
     /// From now on also judges whether sources that are refused at other ports of the jails, those that rules name, stay
     /// refused there.
-    pub fn refuses_at_ports_of<'a>(&mut self, entrances: impl Iterator<Item = &'a Entrance>) {
+    fn refuses_at_ports_of(&mut self, entrances: &[Entrance]) {
         let ports: Vec<u16> = self.world.refusing_ports().into_iter().take(MOST_PORTS).collect();
-        let other = |entrance: &Entrance| {
-            let entrance = *entrance;
-            let ports = ports.clone().into_iter().filter(move |port| *port != entrance.jail.port());
-            ports.map(move |port| Entrance { jail: SocketAddr::new(entrance.jail.ip(), port), ..entrance })
-        };
-        self.ports = entrances.flat_map(other).collect();
+        for entrance in entrances {
+            let other = ports.iter().filter(|port| **port != entrance.jail.port());
+            let at = |port: &u16| Entrance { jail: SocketAddr::new(entrance.jail.ip(), *port), ..*entrance };
+            self.ports.extend(other.map(at));
+        }
     }
 
     /// What becomes of every source at an entrance.
@@ -221,11 +226,10 @@ impl Judge {
         (None, most)
     }
 
-    /// The filter rules that match a packet of a source, by interface.
     fn trail(&self, entrance: &Entrance, source: &Source, undecided: &mut BTreeSet<String>) -> Result<Trail<'_>> {
         let packet = entrance.redirected(source.address);
         let hooks = entrance.hooks().map(|hook| {
-            let (met, more) = self.world.met(RuleKind::Filter, hook, &packet, (None, source.holds.as_slice()))?;
+            let (met, more) = self.world.met(RuleKind::Filter, hook, &packet, source.holds.as_slice())?;
             undecided.extend(more);
             Ok(met)
         });
@@ -262,7 +266,6 @@ impl Judge {
 }
 
 impl<'j> BySource<'j> {
-    /// An ordinary outsider: see [`Judge::outsider`].
     pub fn outsider(&self) -> Option<Outsider> {
         Some(Outsider { address: self.sources[self.ordinary?].0.address, allowed_by: self.most.clone() })
     }
@@ -272,7 +275,6 @@ impl<'j> BySource<'j> {
         self.sources.iter().filter_map(|(source, trail)| Some((source, trail, self.refused_by_source(trail)?)))
     }
 
-    /// The rules that match an ordinary outsider's packet, by interface.
     pub fn ordinary_trail(&self) -> Option<&Trail<'j>> {
         Some(&self.sources[self.ordinary?].1)
     }
@@ -292,4 +294,113 @@ fn refuses_all(sources: &[(Source, Trail<'_>)], hook: usize, rule: &Met<'_>) -> 
         let ended = hooks[hook].last().is_some_and(|last| last.last && last.at < rule.at);
         ended || hooks[hook].iter().any(|met| met.is(rule))
     })
+}
+
+/// A judge of rulesets on a host, by path, the main one's empty, and the entrances of the host. kport's own anchors are
+/// left out. `main` is the name of the file of the main ruleset, if it was read from one.
+pub fn judge<'a>(
+    host: &dyn Host,
+    rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>,
+    main: &str,
+) -> Result<(Judge, Vec<Entrance>)> {
+    let mut world = World::new(Release::of_host(host)?, host.interfaces()?);
+    world.set_gateways(host)?;
+    for (path, conf) in rulesets.into_iter().filter(|(path, _)| !is_own(path)) {
+        world.load_conf(path, conf);
+    }
+    let entrances = entrances(&mut world);
+    let mut judge = Judge::new(world, main);
+    judge.refuses_at_ports_of(&entrances);
+    Ok((judge, entrances))
+}
+
+/// The entrances of a host, with a port that no rule singles out: for each interface to other hosts and each of its families, tcp
+/// and udp to a jail. Adds a bridge to a host that has no network for jails. An interface that pf skips is not one. Required are
+/// those at the interface of a default route, in a family in which the host has networks for jails.
+fn entrances(world: &mut World) -> Vec<Entrance> {
+    let port = world.ports(PORT)[0];
+    let mut found = vec![];
+    let gateways = Family::ALL.map(|family| *world.lookup.gateway.of(family));
+    let inner = |interface: &HostInterface| {
+        let ours = |group: &str| group.parse().is_ok_and(|group: Interface| interface.is_in(group));
+        JAIL_GROUPS.into_iter().any(ours) && !gateways.contains(&Some(interface.name))
+    };
+    let all = world.lookup.interfaces.clone();
+    let (inner, outer): (Vec<_>, Vec<_>) = all.into_iter().partition(inner);
+    let has_network = |family| inner.iter().any(|interface| jail_on(interface, family).is_some());
+    let any_network = Family::ALL.into_iter().any(has_network);
+    for family in Family::ALL {
+        let mut jails: Vec<_> = inner.iter().filter_map(|interface| jail_on(interface, family)).collect();
+        let outer: Vec<(Interface, IpAddr)> = outer
+            .iter()
+            .filter(|interface| !world.skips(interface.name))
+            .filter_map(|interface| {
+                let mut addresses = interface.addresses.iter().map(|own| own.addr());
+                Some((interface.name, addresses.find(|address| is_usable(*address, family))?))
+            })
+            .collect();
+        if outer.is_empty() {
+            continue;
+        }
+        if jails.is_empty() {
+            jails.extend(made_up(world, family));
+        }
+        for (on, host) in outer {
+            let required = *world.lookup.gateway.of(family) == Some(on) && (has_network(family) || !any_network);
+            for (jail, via) in &jails {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    let at = |address| SocketAddr::new(address, port);
+                    found.push(Entrance { on, protocol, host: at(host), jail: at(*jail), via: *via, required });
+                }
+            }
+        }
+    }
+    // a host without a default route
+    if found.iter().all(|entrance| !entrance.required) {
+        found.iter_mut().for_each(|entrance| entrance.required = true);
+    }
+    found
+}
+
+/// Whether other hosts use such an address.
+fn is_usable(address: IpAddr, family: Family) -> bool {
+    Family::of(address) == family && !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// An address for a jail behind an interface, and the interface; on a loopback interface one of the host's own.
+fn jail_on(interface: &HostInterface, family: Family) -> Option<(IpAddr, Option<Interface>)> {
+    let of_jails = |network: &&IpNet| is_usable(network.addr(), family) && !network.addr().is_loopback();
+    let mut networks = interface.addresses.iter().filter(of_jails);
+    let loopback = "lo".parse().is_ok_and(|group| interface.is_in(group));
+    if loopback || Place::Interface(interface.name).is_loopback() {
+        return networks.next().map(|network| (network.addr(), None));
+    }
+    let free = |network: &IpNet| network.hosts().skip(1).take(9).find(|address| !interface.has(*address));
+    networks.find_map(free).map(|address| (address, Some(interface.name)))
+}
+
+/// A jail on a bridge that the host does not have, in a network that it does not have.
+fn made_up(world: &mut World, family: Family) -> Option<(IpAddr, Option<Interface>)> {
+    let interfaces = &mut world.lookup.interfaces;
+    let own = || interfaces.iter().flat_map(|interface| &interface.addresses);
+    let network = NETWORKS.iter().filter_map(|text| text.parse::<IpNet>().ok()).find(|network| {
+        Family::of(network.addr()) == family
+            && own().all(|own| !own.contains(&network.addr()) && !network.contains(&own.addr()))
+    })?;
+    let there = |name: &Interface| interfaces.iter().any(|interface| interface.name == *name);
+    let bridge = (0..100).filter_map(|unit| format!("bridge{unit}").parse().ok()).find(|name| !there(name))?;
+    let group = "bridge".parse().ok()?;
+    let on = interfaces.iter_mut().find(|interface| interface.is_in(group));
+    let name = match on {
+        Some(on) => {
+            on.addresses.push(network);
+            on.name
+        }
+        None => {
+            interfaces.push(HostInterface::up(bridge, vec![group], vec![network]));
+            bridge
+        }
+    };
+    let jail = network.hosts().skip(1).find(|address| *address != network.addr())?;
+    Some((jail, Some(name)))
 }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::entrances::Possible;
 use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
 use crate::error::Result;
 use crate::net::Direction;
@@ -15,7 +14,6 @@ const MOST: usize = 12;
 /// Where calls may be added: how many rules of the main ruleset come before each place.
 #[derive(Clone, Debug, Default)]
 pub struct Positions {
-    /// For `nat-anchor`, in the order of the file.
     pub nat: Vec<usize>,
     pub rdr: Vec<usize>,
     pub filter: Vec<usize>,
@@ -27,7 +25,6 @@ pub struct CallPlace {
     pub nat: usize,
     pub rdr: usize,
     pub filter: usize,
-    /// Whether kport's rules may be quick there.
     pub quick: bool,
 }
 
@@ -56,8 +53,10 @@ pub enum Does {
     Translates(Entrance),
 }
 
-/// Whether each position satisfies something: first all with quick, then all without.
+/// Whether each position satisfies something; of filter rules first all with quick, then all without.
 type Fits = Vec<bool>;
+
+pub type Placed<T> = std::result::Result<T, Box<Contradiction>>;
 
 struct Constraint {
     fits: Fits,
@@ -105,10 +104,10 @@ impl Decided<'_> {
 pub fn places(
     judge: &Judge,
     conf: &Conf,
-    possible: &[Possible],
+    entrances: &[Entrance],
     positions: &Positions,
-) -> Result<std::result::Result<Vec<CallPlace>, Contradiction>> {
-    let translations = match translation(judge, conf, possible, positions)? {
+) -> Result<Placed<Vec<CallPlace>>> {
+    let translations = match translation(judge, conf, entrances, positions)? {
         Ok(found) => found,
         Err(contradiction) => return Ok(Err(contradiction)),
     };
@@ -133,8 +132,8 @@ pub fn places(
     for entrance in &judge.ports {
         add(&judge.survey(entrance)?);
     }
-    for possible in possible {
-        let survey = judge.survey(&possible.entrance)?;
+    for entrance in entrances {
+        let survey = judge.survey(entrance)?;
         add(&survey);
         let Some(trail) = survey.ordinary_trail() else { continue };
         let by_kport = |before: usize, quick: bool| {
@@ -149,29 +148,22 @@ pub fn places(
             |before: usize, quick: bool| trail.iter().all(|met| !decided(met, &order, before, quick).blocks());
         let blocking = trail.iter().find_map(|met| Met::decision(met).filter(Met::blocks));
         let tagging = trail.iter().flatten().find(|met| met.tags).copied();
-        let statement = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied());
-        let statement = statement.map(|met| judge.statement(&met));
-        let Some(statement) = statement else { continue };
-        let need = Need { statement, does: Does::BlocksAll(possible.entrance) };
-        let optional = !possible.required;
+        let Some(met) = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied()) else { continue };
+        let need = Need { statement: judge.statement(&met), does: Does::BlocksAll(*entrance) };
+        let optional = !entrance.required;
         reached.push(Constraint { fits: fits(&by_kport), need: need.clone(), optional });
         passed.push(Constraint { fits: fits(&arrives), need, optional });
     }
-    let fits = |outsiders: &[Constraint]| satisfied(&lists, outsiders, positions.filter.len());
+    let fits = |outsiders: &[Constraint]| satisfied(outsiders.iter().chain(&lists), 2 * positions.filter.len());
     let found = fits(&reached).or_else(|_| fits(&passed));
-    Ok(found.map(|fits| ordered(conf, &fits, positions, translations)).map_err(|contradiction| *contradiction))
+    Ok(found.map(|fits| ordered(conf, &fits, positions, translations)))
 }
 
 /// The positions that satisfy all constraints, but for optional ones that cannot be satisfied.
-fn satisfied(
-    lists: &[Constraint],
-    outsiders: &[Constraint],
-    count: usize,
-) -> std::result::Result<Fits, Box<Contradiction>> {
-    let mut fits = vec![true; 2 * count];
+fn satisfied<'c>(constraints: impl Iterator<Item = &'c Constraint>, positions: usize) -> Placed<Fits> {
+    let mut fits = vec![true; positions];
     let mut taken: Vec<&Constraint> = vec![];
-    let (optional, required): (Vec<_>, Vec<_>) =
-        outsiders.iter().chain(lists).partition(|constraint| constraint.optional);
+    let (optional, required): (Vec<_>, Vec<_>) = constraints.partition(|constraint| constraint.optional);
     for constraint in required.into_iter().chain(optional) {
         let both = and(&fits, &constraint.fits);
         if both.contains(&true) {
@@ -189,7 +181,7 @@ fn satisfied(
     Ok(fits)
 }
 
-fn and(a: &[bool], b: &[bool]) -> Vec<bool> {
+fn and(a: &[bool], b: &[bool]) -> Fits {
     a.iter().zip(b).map(|(a, b)| *a && *b).collect()
 }
 
@@ -220,89 +212,70 @@ fn ordered(conf: &Conf, fits: &[bool], positions: &Positions, (nat, rdr): (usize
 fn translation(
     judge: &Judge,
     conf: &Conf,
-    possible: &[Possible],
+    entrances: &[Entrance],
     positions: &Positions,
-) -> Result<std::result::Result<(usize, usize), Contradiction>> {
-    let (rdr, nat) = (order_of(conf, RuleKind::Rdr), order_of(conf, RuleKind::Nat));
+) -> Result<Placed<(usize, usize)>> {
+    let order = [RuleKind::Rdr, RuleKind::Nat].map(|kind| order_of(conf, kind));
     let v15 = judge.world.pf.release == Release::V15;
-    let mut fits = vec![true; positions.rdr.len()];
-    let mut needs: Vec<(Vec<bool>, Need)> = vec![];
-    let mut add = |fits: &mut Vec<bool>, new: Vec<bool>, need: Need, optional: bool| {
-        let both = and(fits, &new);
-        if both.contains(&true) {
-            *fits = both;
-            needs.push((new, need));
-            return None;
-        }
-        let other = needs.iter().find(|(other, _)| !and(other, &new).contains(&true)).map(|(_, need)| need.clone());
-        (!optional).then_some(Contradiction { first: need, second: other })
+    let constraint = |fits, met: &Met<'_>, does, optional| {
+        let need = Need { statement: judge.statement(met), does };
+        Constraint { fits, need, optional }
     };
     // the positions from which the call is evaluated
-    let called = |met: &Met<'_>, order: &[usize], positions: &[usize]| -> Vec<bool> {
-        let at = order[met.at];
-        positions
-            .iter()
-            .map(|before| match (met.last, v15) {
-                // 15: of the matches of several rulesets the last one wins
-                (true, true) if met.translates() && met.anchor.is_empty() => false,
-                (false, true) => *before > at,
-                _ => *before <= at,
-            })
-            .collect()
+    let called = |met: &Met<'_>, order: &[usize], positions: &[usize]| -> Fits {
+        let fits = |before: &usize| match (met.last, v15) {
+            // 15: of the matches of several rulesets the last one wins
+            (true, true) if met.translates() && met.anchor.is_empty() => false,
+            (false, true) => *before > order[met.at],
+            _ => *before <= order[met.at],
+        };
+        positions.iter().map(fits).collect()
     };
-    for possible in possible {
-        let entrance = &possible.entrance;
-        let survey = judge.survey(entrance)?;
-        let Some(outsider) = survey.outsider() else { continue };
+    let (mut of_rdr, mut of_nat) = (vec![], vec![]);
+    for entrance in entrances {
+        let translates = Does::Translates(*entrance);
+        // nat is for hairpin and host access: a jail to a port of its own network
+        if let Some(via) = entrance.via
+            && let Some(neighbour) = judge.world.other_host(via, entrance.jail.ip())
+        {
+            let at = At { direction: Direction::Out, on: via, received_on: Some(via) };
+            let met = judge.world.decided(RuleKind::Nat, at, &entrance.redirected(neighbour), &[])?;
+            if let Some(met) = met.filter(|met| !met.translates()) {
+                of_nat.push(constraint(called(&met, &order[1], &positions.nat), &met, translates.clone(), true));
+            }
+        }
+        let Some(outsider) = judge.survey(entrance)?.outsider() else { continue };
         let met_by = |source: IpAddr, port: u16| -> Result<Option<Met<'_>>> {
             let to = SocketAddr::new(entrance.host.ip(), port);
             let packet = Packet::first(entrance.protocol, SocketAddr::new(source, SOURCE_PORT), to);
-            judge.world.decided(RuleKind::Rdr, entrance.into(), &packet, (None, &[]))
+            judge.world.decided(RuleKind::Rdr, entrance.into(), &packet, &[])
         };
         let ordinary = met_by(outsider.address, entrance.host.port())?;
         if let Some(met) = &ordinary {
-            let need = Need { statement: judge.statement(met), does: Does::Translates(*entrance) };
-            if let Some(contradiction) = add(&mut fits, called(met, &rdr, &positions.rdr), need, !possible.required) {
-                return Ok(Err(contradiction));
-            }
+            let fits = called(met, &order[0], &positions.rdr);
+            of_rdr.push(constraint(fits, met, translates.clone(), !entrance.required));
         }
         // a source that is not redirected today
         for source in judge.sources.of(entrance.family()) {
             let Some(met) = met_by(source.address, entrance.host.port())? else { continue };
-            if met.translates() || ordinary.is_some_and(|other| other.is(&met)) {
-                continue;
-            }
-            let after = positions.rdr.iter().map(|before| *before > rdr[met.at]).collect();
-            let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
-            if let Some(contradiction) = add(&mut fits, after, need, false) {
-                return Ok(Err(contradiction));
+            if !met.translates() && !ordinary.is_some_and(|other| other.is(&met)) {
+                let after = positions.rdr.iter().map(|before| *before > order[0][met.at]).collect();
+                of_rdr.push(constraint(after, &met, Does::RefusesSource, false));
             }
         }
         // a port that is not redirected to anybody
         for port in judge.world.ports(0) {
             if let Some(met) = met_by(outsider.address, port)?.filter(|met| !met.translates()) {
-                let need = Need { statement: judge.statement(&met), does: Does::Translates(*entrance) };
-                add(&mut fits, called(&met, &rdr, &positions.rdr), need, true);
+                of_rdr.push(constraint(called(&met, &order[0], &positions.rdr), &met, translates.clone(), true));
             }
         }
     }
     let last = |fits: &[bool]| fits.iter().rposition(|fits| *fits).unwrap_or(fits.len().saturating_sub(1));
-    let rdr = last(&fits);
-    // nat is for hairpin and host access: a jail to a port of its own network
-    let mut fits = vec![true; positions.nat.len()];
-    for Possible { entrance, .. } in possible {
-        let Some(via) = entrance.via else { continue };
-        let at = At { direction: Direction::Out, on: via, received_on: Some(via) };
-        let Some(neighbour) = judge.world.other_host(via, entrance.jail.ip()) else { continue };
-        let met = judge.world.decided(RuleKind::Nat, at, &entrance.redirected(neighbour), (None, &[]))?;
-        if let Some(met) = met.filter(|met| !met.translates()) {
-            let both = and(&fits, &called(&met, &nat, &positions.nat));
-            if both.contains(&true) {
-                fits = both;
-            }
-        }
-    }
-    // both in one place, if possible
-    let together = fits.get(..=rdr).filter(|_| positions.nat == positions.rdr).map(last).filter(|at| fits[*at]);
-    Ok(Ok((together.unwrap_or_else(|| last(&fits)), rdr)))
+    Ok(satisfied(of_rdr.iter(), positions.rdr.len()).and_then(|fits| {
+        let rdr = last(&fits);
+        let fits = satisfied(of_nat.iter(), positions.nat.len())?;
+        // both in one place, if possible
+        let together = fits.get(..=rdr).filter(|_| positions.nat == positions.rdr).map(last).filter(|at| fits[*at]);
+        Ok((together.unwrap_or_else(|| last(&fits)), rdr))
+    }))
 }

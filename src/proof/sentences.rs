@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::entrances::Possible;
 use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
 use crate::error::{Error, Kind, Result};
 use crate::name::JailName;
@@ -18,14 +17,11 @@ use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World
 
 const JAIL: &str = "kport-proof";
 
-/// How many statements are shown of those that refuse sources.
 const SHOWN: usize = 5;
 
 /// What was found of a main ruleset that calls kport's anchors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// Whether kport's rules may be quick; otherwise they must be published with `--no-quick`.
-    pub quick: bool,
     /// The statements that refuse sources, and still do so at published ports.
     pub refusing: BTreeSet<Cited>,
     /// The statements that refuse sources, but not at published ports; with such a source, and an entrance.
@@ -45,7 +41,6 @@ pub struct Proof {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreached {
     pub entrance: Entrance,
-    pub required: bool,
     pub statement: Option<Cited>,
     pub why: String,
 }
@@ -58,24 +53,7 @@ impl Proof {
 
     /// Whether an ordinary outsider reaches a published port where that is required.
     pub fn arrives(&self) -> bool {
-        self.unreached.iter().all(|unreached| !unreached.required)
-    }
-
-    /// Gives the lines of the main file other numbers, as those of a file before lines were added.
-    pub fn renumber(&mut self, number: &dyn Fn(usize) -> usize) {
-        let new = |mut statement: Cited| {
-            if statement.line > 0 && statement.file.is_empty() {
-                statement.line = number(statement.line);
-            }
-            statement
-        };
-        self.refusing = std::mem::take(&mut self.refusing).into_iter().map(new).collect();
-        self.overtaken = std::mem::take(&mut self.overtaken).into_iter().map(new).collect();
-        self.bypassed = std::mem::take(&mut self.bypassed).into_iter().map(|(by, who)| (new(by), who)).collect();
-        self.allowed_by = self.allowed_by.take().map(new);
-        for unreached in &mut self.unreached {
-            unreached.statement = unreached.statement.take().map(new);
-        }
+        self.unreached.iter().all(|unreached| !unreached.entrance.required)
     }
 
     pub fn holds(&self) -> bool {
@@ -99,7 +77,7 @@ impl Proof {
                 )
             }
         };
-        let arrives = match self.unreached.iter().find(|unreached| unreached.required) {
+        let arrives = match self.unreached.iter().find(|unreached| unreached.entrance.required) {
             Some(unreached) => format!("an ordinary outsider does not reach a port published on {unreached}"),
             None if self.reached.is_empty() => "there is no interface with an address to publish on".to_owned(),
             None => {
@@ -125,13 +103,12 @@ impl Proof {
         self.sentences().into_iter().filter(|(holds, _)| !holds).map(|(_, sentence)| sentence)
     }
 
-    /// What must be known with the sentences.
     pub fn notes(&self) -> Vec<String> {
         let allowed = self.allowed_by.iter();
         let mut notes: Vec<String> =
             allowed.map(|by| format!("only sources that {by} allows reach published ports")).collect();
         notes.extend(self.overtaken.iter().map(|call| format!("what {call} blocks reaches published ports")));
-        let optional = self.unreached.iter().filter(|unreached| !unreached.required);
+        let optional = self.unreached.iter().filter(|unreached| !unreached.entrance.required);
         notes.extend(optional.map(|unreached| format!("ports published on {unreached} are not reached")));
         notes
     }
@@ -167,15 +144,15 @@ fn more(others: usize) -> String {
 }
 
 /// Judges a main ruleset that calls kport's anchors, with rules of kport that are quick, or not.
-pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<Proof> {
-    let mut proof = Proof { quick, ..Proof::default() };
+pub fn prove_with(judge: &Judge, entrances: &[Entrance], quick: bool) -> Result<Proof> {
+    let mut proof = Proof::default();
     let mut world = judge.world.clone();
     world.pf.supposed = Some(vec![]);
     for entrance in &judge.ports {
-        proof.refusals(judge, &mut world, entrance)?;
+        proof.refusals(judge, &mut world, entrance, quick)?;
     }
-    for Possible { entrance, required } in possible {
-        let survey = proof.refusals(judge, &mut world, entrance)?;
+    for entrance in entrances {
+        let survey = proof.refusals(judge, &mut world, entrance, quick)?;
         let lost = match survey.outsider() {
             None => Some((survey.most.clone(), "every source is refused".to_owned())),
             Some(outsider) => {
@@ -188,7 +165,7 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
             }
         };
         if let Some((statement, why)) = lost {
-            proof.unreached.push(Unreached { entrance: *entrance, required: *required, statement, why });
+            proof.unreached.push(Unreached { entrance: *entrance, statement, why });
         }
         // kport's rules match none of these packets, whatever their protocol
         if entrance.protocol == Protocol::Tcp {
@@ -202,28 +179,32 @@ pub fn prove_with(judge: &Judge, possible: &[Possible], quick: bool) -> Result<P
 pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Cited>> {
     let mut world = judge.world.clone();
     world.pf.supposed = Some(vec![]);
-    let mut proof = Proof { quick, ..Proof::default() };
-    proof.refusals(judge, &mut world, entrance)?;
+    let mut proof = Proof::default();
+    proof.refusals(judge, &mut world, entrance, quick)?;
     Ok(proof.bypassed.into_keys().collect())
 }
 
 impl Proof {
     /// Loads the rules of an entrance, and adds the sources that are refused there.
-    fn refusals<'j>(&mut self, judge: &'j Judge, world: &mut World, entrance: &Entrance) -> Result<BySource<'j>> {
+    fn refusals<'j>(
+        &mut self,
+        judge: &'j Judge,
+        world: &mut World,
+        entrance: &Entrance,
+        quick: bool,
+    ) -> Result<BySource<'j>> {
         let jail: JailName = JAIL.parse()?;
-        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, self.quick)?));
+        world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
         let survey = judge.survey(entrance)?;
-        let tag = jail.label();
         for (source, _, met) in survey.refused() {
             let statement = judge.statement(&met);
             let held = source.holds.as_slice();
-            let redirect =
-                world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source.address), (None, held))?;
+            let redirect = world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source.address), held)?;
             let mut passes = redirect.is_some_and(|met| is_below_own(met.anchor));
             if passes {
-                let packet = entrance.redirected(source.address);
+                let packet = tagged(entrance.redirected(source.address))?;
                 for hook in entrance.hooks() {
-                    let met = world.decided(RuleKind::Filter, hook, &packet, (Some(tag.as_str()), held))?;
+                    let met = world.decided(RuleKind::Filter, hook, &packet, held)?;
                     passes &= !met.is_some_and(|met| met.blocks());
                 }
             }
@@ -242,7 +223,6 @@ impl Proof {
     }
 }
 
-/// A publication of one port at an entrance.
 pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
     let ports =
         |port| PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0"));
@@ -256,6 +236,12 @@ pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
     };
     let options = Options { quick, ..Options::default() };
     Publication::new(JAIL.parse()?, vec![redirect], options, |_| Ok(None))
+}
+
+/// A packet as kport's rdr rule leaves it.
+fn tagged(mut packet: Packet) -> Result<Packet> {
+    packet.tag = Some(JAIL.parse::<JailName>()?.label().as_str().to_owned());
+    Ok(packet)
 }
 
 /// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.
@@ -291,14 +277,13 @@ fn lost(
         },
     };
     // the rule that was met last, on the way that the packet went
-    let redirect = world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source), (None, &[]))?;
+    let redirect = world.decided(RuleKind::Rdr, entrance.into(), &entrance.sent(source), &[])?;
     if let Some(met) = redirect.filter(|met| !is_below_own(met.anchor)) {
         return Ok(Some((Some(judge.statement(&met)), why)));
     }
-    let tag = JAIL.parse::<JailName>()?.label();
+    let packet = tagged(entrance.redirected(source))?;
     for hook in entrance.hooks() {
-        let given = (Some(tag.as_str()), &[][..]);
-        let (met, _) = world.met(RuleKind::Filter, hook, &entrance.redirected(source), given)?;
+        let (met, _) = world.met(RuleKind::Filter, hook, &packet, &[])?;
         // with another tag than kport's
         let tagging = met.iter().find(|met| met.tags).copied();
         if let Some(met) = tagging.or_else(|| Met::decision(&met).filter(Met::blocks)) {
@@ -331,8 +316,8 @@ fn changed(judge: &Judge, with: &World, entrance: &Entrance, found: &mut Vec<Str
         let (from, to) = (SocketAddr::new(from, SOURCE_PORT), SocketAddr::new(to, port));
         let packet = Packet::first(entrance.protocol, from, to);
         for kind in [RuleKind::Rdr, RuleKind::Nat, RuleKind::Filter] {
-            let before = base.decided(kind, at, &packet, (None, &[]))?;
-            let after = with.decided(kind, at, &packet, (None, &[]))?;
+            let before = base.decided(kind, at, &packet, &[])?;
+            let after = with.decided(kind, at, &packet, &[])?;
             let same = match (before, after) {
                 (Some(before), Some(after)) => before.is(&after),
                 (before, after) => before.is_none() && after.is_none(),

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use once_cell::unsync::OnceCell;
 
 use super::evaluator::Probe;
-use super::judged::{BEYOND, MainRuleset, SOURCE_PORTS, first_source};
+use super::judged::{MainRuleset, SOURCE_PORTS, first_source};
 use super::{Findings, Publications, Surroundings, address};
 use crate::error::{Error, Problem, Result};
 use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
@@ -18,7 +18,7 @@ use crate::options::{Options, Source};
 use crate::publication::{Answer, Publication, Redirect, distinct};
 use crate::rule::{NextHop, Routing};
 use crate::rules;
-use crate::trace::{Attachment, Party, TraceStep, Verdict, World};
+use crate::trace::{Attachment, DOCUMENTATION, Party, TraceStep, Verdict, World};
 
 /// How many addresses of the network are tried as a client's.
 const MOST_HOSTS: usize = 256;
@@ -27,7 +27,6 @@ const MOST_HOSTS: usize = 256;
 pub struct Ways<'a> {
     /// Asked for the routers of every FIB, if they matter.
     pub host: &'a dyn Host,
-    /// Those of the host.
     pub interfaces: &'a [HostInterface],
     /// The interface of the default route, of the FIB of this process.
     pub default: &'a dyn Fn(Family) -> Result<Option<Interface>>,
@@ -184,7 +183,7 @@ pub fn unanswered<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p
             let key = (jail.clone(), on, probe.redirect.family());
             let beyond = |address: &IpAddr| Interfaces(interfaces).connected(*address).is_none();
             let from = match publication.options.sources.is_empty() {
-                true => BEYOND.into_iter().find(|address| Family::of(*address) == key.2 && beyond(address)),
+                true => DOCUMENTATION.into_iter().find(|address| Family::of(*address) == key.2 && beyond(address)),
                 false => Some(probe.from.ip()),
             };
             let Some(from) = from.filter(|_| !found.contains_key(&key)) else { continue };

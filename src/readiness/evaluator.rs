@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RELOAD, Surroundings};
+use super::{Findings, RELOAD, Surroundings};
 use crate::error::{Problem, Result, quoted};
 use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
@@ -20,13 +20,11 @@ use crate::pfconf::Conf;
 use crate::pfconf::address::Side;
 use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
-use crate::proof::{self, Cited, Entrance, Judge, Positions, Possible};
+use crate::proof::{self, Cited, Entrance, Judge, Positions};
 use crate::publication::{Publication, Redirect};
 use crate::rules;
 use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
-/// The kinds of rules for which the main ruleset calls kport's anchors.
-pub(super) const KINDS: [RuleKind; 3] = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Filter];
 const MOST_SOURCES: usize = 64;
 /// The rule that decides if no other matches, on a host where it blocks.
 const DEFAULT_RULE: &str = "the default rule (net.pf.default_to_drop)";
@@ -51,10 +49,6 @@ impl fmt::Display for Probe {
 }
 
 impl Probe {
-    pub(super) fn possible(&self) -> Option<Possible> {
-        self.entrance.map(|entrance| Possible { entrance, required: true })
-    }
-
     /// The path of the packet in a world, with the rules that should be there, so that missing rules are not a reason.
     pub(super) fn traced(&self, world: &World) -> Trace {
         let mut loaded = world.clone();
@@ -67,7 +61,6 @@ impl Probe {
 pub(super) enum Outcome {
     Arrives,
     Depends(String),
-    /// With the reason.
     Lost(String),
 }
 
@@ -99,66 +92,63 @@ impl Judged {
     }
 }
 
-/// A problem if pfctl(8) would refuse a ruleset on this host, and a warning if one could not be read: then they are not
-/// evaluated.
-pub(super) fn unfit(around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<(Option<Problem>, Option<Problem>)> {
+/// Why rulesets are not evaluated: a problem if pfctl(8) would refuse one on this host, and a warning if one could not be read.
+pub(super) fn unfit(around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<Findings> {
+    let mut found = Findings::default();
     let world = World::new(Release::of_host(around.host)?, around.interfaces.to_vec());
     for (path, conf) in rulesets.iter().filter(|(path, _)| !is_own(path)) {
-        if let Some(unread) = conf.unread().first() {
+        if let Some(unread) = conf.unread.first() {
             let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
             let seen = format!("not evaluated: {place}: {unread}");
-            return Ok((None, Some(Problem { seen, remedy: String::new() })));
+            found.warnings.push(Problem { seen, remedy: String::new() });
+            break;
         }
         if let Some(refused) = world.refused(conf) {
             let remedy = format!("correct that line in the file, or give the interface an address, {RELOAD}");
-            return Ok((Some(Problem { seen: format!("{REFUSES}: {refused}"), remedy }), None));
+            found.problems.push(Problem { seen: format!("{REFUSES}: {refused}"), remedy });
+            break;
         }
     }
-    Ok((None, None))
+    Ok(found)
 }
 
 /// The rulesets of pf without kport's own, on a host.
 pub(super) struct Evaluator<'a> {
     around: Surroundings<'a>,
-    release: Release,
     rulesets: Rulesets,
     main: Arc<Conf>,
     /// The file of the main ruleset; empty if it was not read from a file.
     file: Arc<str>,
     pub(super) world: World,
-    /// A rule has a part that holds for some packets of everybody, or is unknown.
-    has_chance: bool,
     judge: OnceCell<Judge>,
+}
+
+/// A host with this main ruleset, and with the others but kport's own.
+fn world_with(main: &Conf, around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<World> {
+    let mut world = World::new(Release::of_host(around.host)?, around.interfaces.to_vec());
+    world.set_gateways(around.host)?;
+    world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
+    world.pf.default_to_drop = around.sysctl_is_on("net.pf.default_to_drop")?;
+    world.load_conf("", main);
+    for (path, conf) in rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_own(path)) {
+        world.load_conf(path, conf);
+    }
+    Ok(world)
 }
 
 impl<'a> Evaluator<'a> {
     /// Of rulesets by path, the main one's empty, that are not [`unfit`].
     pub(super) fn new(around: Surroundings<'a>, rulesets: Rulesets) -> Result<Evaluator<'a>> {
-        let release = Release::of_host(around.host)?;
-        let world = World::new(release, vec![]);
         let main = rulesets.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| conf.clone()).unwrap_or_default();
         // the rules of an included file have another name
         let call = main.calls_of_kport(RuleKind::Filter).first().map(|rule| rule.origin.file.clone());
         let file = call.or_else(|| main.rules().first().map(|rule| rule.origin.file.clone())).unwrap_or_default();
-        let has_chance = rulesets.iter().any(|(path, conf)| !is_own(path) && conf.has_chance());
-        let judge = OnceCell::new();
-        let mut evaluator = Evaluator { around, release, rulesets, main, file, world, has_chance, judge };
-        evaluator.world = evaluator.world_with(&evaluator.main)?;
-        Ok(evaluator)
+        let world = world_with(&main, &around, &rulesets)?;
+        Ok(Evaluator { around, rulesets, main, file, world, judge: OnceCell::new() })
     }
 
-    /// The host with another main ruleset.
     fn world_with(&self, main: &Conf) -> Result<World> {
-        let around = &self.around;
-        let mut world = World::new(self.release, around.interfaces.to_vec());
-        world.set_gateways(around.host)?;
-        world.filter_local = around.sysctl_is_on("net.pf.filter_local")?;
-        world.pf.default_to_drop = around.sysctl_is_on("net.pf.default_to_drop")?;
-        world.load_conf("", main);
-        for (path, conf) in self.rulesets.iter().filter(|(path, _)| !path.is_empty() && !is_own(path)) {
-            world.load_conf(path, conf);
-        }
-        Ok(world)
+        world_with(main, &self.around, &self.rulesets)
     }
 
     fn judged(&self) -> &Judge {
@@ -167,11 +157,13 @@ impl<'a> Evaluator<'a> {
 
     pub(super) fn judge(&self, probes: &[Probe]) -> Result<Judged> {
         let mut judged = Judged::default();
+        // a probability, and what is unknown, does not depend on the sender
+        let by_chance = |rule: &Rule| rule.when.probability.is_some() || rule.when.unknown.is_some();
+        let has_chance = self.world.rules().any(|(_, rule)| by_chance(rule));
         for probe in probes {
             let outcome = match self.outcome(&self.world, probe)? {
                 Outcome::Arrives => Outcome::Arrives,
-                // a probability, and what is unknown, does not depend on the sender
-                Outcome::Depends(what) if self.has_chance => Outcome::Depends(what),
+                Outcome::Depends(what) if has_chance => Outcome::Depends(what),
                 first => self.second_look(probe, &mut judged.notes)?.unwrap_or(first),
             };
             judged.outcomes.push(outcome);
@@ -203,12 +195,12 @@ impl<'a> Evaluator<'a> {
     /// Tries an outsider that no rule singles out: the first address may be in a list of bogons, or not in a list of
     /// those that are allowed. `None` if there is no such outsider, or the ruleset cannot be judged.
     fn second_look(&self, probe: &Probe, notes: &mut Vec<String>) -> Result<Option<Outcome>> {
-        let Some(possible) = probe.possible() else { return Ok(None) };
+        let Some(entrance) = probe.entrance else { return Ok(None) };
         let options = &probe.publication.options;
         if !options.sources.is_empty() {
             return Ok(self.other_arrives(&self.world, probe)?.then_some(Outcome::Arrives));
         }
-        let Ok(proof) = proof::prove_with(self.judged(), &[possible], options.quick) else { return Ok(None) };
+        let Ok(proof) = proof::prove_with(self.judged(), &[entrance], options.quick) else { return Ok(None) };
         if let Some(unreached) = proof.unreached.first() {
             let lost = |statement| Outcome::Lost(format!("{} ({})", unreached.why, shown(statement)));
             return Ok(unreached.statement.as_ref().map(lost));
@@ -257,22 +249,22 @@ impl<'a> Evaluator<'a> {
     /// Another place of kport's calls with which the packets arrive, whoever is refused because of his source stays
     /// refused, and nothing else changes. Empty if there is none.
     pub(super) fn remedy(&self, probes: &[&Probe]) -> Result<String> {
-        let [nat, rdr, filter] = KINDS.map(|kind| self.main.kport_at(kind));
+        let [nat, rdr, filter] = RuleKind::OF_KPORT.map(|kind| self.main.kport_at(kind));
         // a call in the braces of an anchor
         let (Some(rdr), Some(filter_now)) = (rdr, filter) else { return Ok(String::new()) };
         let now = [nat.unwrap_or(rdr), rdr];
         let base = self.main.without_kport();
-        let mut possible: Vec<Possible> = vec![];
-        for one in probes.iter().filter_map(|probe| probe.possible()) {
-            if !possible.contains(&one) {
-                possible.push(one);
+        let mut entrances: Vec<Entrance> = vec![];
+        for entrance in probes.iter().filter_map(|probe| probe.entrance) {
+            if !entrances.contains(&entrance) {
+                entrances.push(entrance);
             }
         }
         let judge = Judge::new(self.world_with(&base)?, &self.file);
         let [translation, filter] = [&[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat][..], &[RuleKind::Filter]]
             .map(|kinds| base.places_for(kinds));
         let positions = Positions { nat: translation.clone(), rdr: translation, filter };
-        let contradiction = match proof::places(&judge, &base, &possible, &positions) {
+        let contradiction = match proof::places(&judge, &base, &entrances, &positions) {
             Ok(Ok(mut places)) => {
                 // the least change first
                 places.sort_by_key(|place| (!place.quick, filter_now.abs_diff(positions.filter[place.filter])));
@@ -281,7 +273,7 @@ impl<'a> Evaluator<'a> {
                     // the translation calls stay if that is enough
                     for [nat, rdr] in [now, [positions.nat[place.nat], positions.rdr[place.rdr]]] {
                         let world = self.world_with(&base.with_kport([nat, rdr, filter]))?;
-                        if self.is_right(&world, probes, &possible, place.quick)? {
+                        if self.is_right(&world, probes, &entrances, place.quick)? {
                             return Ok(self.moves(&base, [nat, rdr, filter], place.quick, probes));
                         }
                     }
@@ -303,7 +295,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Whether each packet arrives and the three sentences hold, with quick rules if those of the publication are.
-    fn is_right(&self, world: &World, probes: &[&Probe], possible: &[Possible], quick: bool) -> Result<bool> {
+    fn is_right(&self, world: &World, probes: &[&Probe], entrances: &[Entrance], quick: bool) -> Result<bool> {
         let mut modes = BTreeSet::new();
         for probe in probes {
             let mut probe = (*probe).clone();
@@ -320,20 +312,21 @@ impl<'a> Evaluator<'a> {
             }
         }
         let judge = Judge::new(world.clone(), &self.file);
-        let holds = |quick| proof::prove_with(&judge, possible, quick).is_ok_and(|proof| proof.holds());
+        let holds = |quick| proof::prove_with(&judge, entrances, quick).is_ok_and(|proof| proof.holds());
         Ok(modes.into_iter().all(holds))
     }
 
     /// The words for moving the calls to these positions of the ruleset without them.
     fn moves(&self, base: &Conf, to: [usize; 3], quick: bool, probes: &[&Probe]) -> String {
         let mut moves = vec![];
-        for (kind, to) in KINDS.into_iter().zip(to) {
+        for (kind, to) in RuleKind::OF_KPORT.into_iter().zip(to) {
             let Some(now) = self.main.kport_at(kind) else { continue };
             // statements of other kinds between two places make no difference
             if base.order_of(kind, now) == base.order_of(kind, to) {
                 continue;
             }
-            let at = match (base.next_of(kind, to), base.last_of(kind, to)) {
+            let of_kind = |rule: &&Rule| rule.action.kind() == kind;
+            let at = match (base.rules().iter().skip(to).find(of_kind), base.rules().iter().take(to).rfind(of_kind)) {
                 (Some(next), _) => format!(" before {}", self.shown_rule(next)),
                 (None, Some(last)) => format!(" after {}", self.shown_rule(last)),
                 (None, None) => String::new(),

@@ -14,15 +14,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
-use super::evaluator::{self, Evaluator, Judged, Probe};
-use super::{Publications, RELOAD, Surroundings, address};
+use super::evaluator::{self, Evaluator, Judged, Outcome, Probe};
+use super::{Findings, Publications, RELOAD, Surroundings, address, and_more};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::HostInterface;
@@ -34,21 +34,14 @@ use crate::pfconf::Conf;
 use crate::pfconf::rule::RuleKind;
 use crate::proof::Entrance;
 use crate::publication::{Answer, Publication, Redirect};
-use crate::trace::{Party, World};
+use crate::trace::{DOCUMENTATION, Party, World};
 
 /// The source ports of packets from outside and of those from the host.
 pub(super) const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
-/// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
-pub(super) const BEYOND: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
-    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
-];
 const MOST_PORTS: usize = 64;
 const MOST_KEPT: usize = 128;
 /// The format of [`Kept`], and the evaluator that has filled it.
-const VERSION: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("2 ", env!("CARGO_PKG_VERSION"));
 
 /// Mappings between which nothing makes a difference, and the packets to try the first one with.
 pub(super) struct Class {
@@ -64,9 +57,8 @@ pub(super) struct Class {
 #[serde(deny_unknown_fields)]
 pub(super) struct Facts {
     pub(super) known: bool,
-    /// Why the rulesets are not evaluated: pfctl(8) refuses one, or it could not be read.
-    pub(super) refused: Option<Problem>,
-    pub(super) unread: Option<Problem>,
+    /// Why the rulesets are not evaluated.
+    pub(super) unfit: Findings,
     pub(super) skip: Vec<String>,
     /// Calls of kport's anchors that are made for some packets only.
     pub(super) conditional: Vec<Problem>,
@@ -78,7 +70,7 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn can_be_judged(&self) -> bool {
-        self.known && self.refused.is_none() && self.unread.is_none()
+        self.known && self.unfit == Findings::default()
     }
 }
 
@@ -127,10 +119,6 @@ pub struct MainRuleset<'a> {
 impl<'a> MainRuleset<'a> {
     /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`. A missing ruleset is
     /// empty, and without a main one nothing is found.
-    ///
-    /// # Errors
-    ///
-    /// The default routes or sysctls of the host cannot be read.
     pub fn new(
         around: Surroundings<'a>,
         kept: Option<&str>,
@@ -151,7 +139,6 @@ impl<'a> MainRuleset<'a> {
         })
     }
 
-    /// How often the evaluator was asked.
     pub fn evaluations(&self) -> usize {
         self.evaluations.get()
     }
@@ -191,14 +178,14 @@ impl<'a> MainRuleset<'a> {
                 remedy: format!("write in /etc/pf.conf: {keyword} \"{PARENT}\", {RELOAD}"),
             })
         };
-        let conditional = evaluator::KINDS.into_iter().filter_map(conditional).collect();
-        let mut facts = Facts { known: true, skip: main.skip.clone(), conditional, ..Facts::default() };
-        (facts.refused, facts.unread) = evaluator::unfit(&self.around, self.rulesets()?)?;
-        if facts.refused.is_none() && facts.unread.is_none() {
-            facts.ports = main.port_edges();
+        let conditional = RuleKind::OF_KPORT.into_iter().filter_map(conditional).collect();
+        let unfit = evaluator::unfit(&self.around, self.rulesets()?)?;
+        let mut facts = Facts { known: true, unfit, skip: main.skip.clone(), conditional, ..Facts::default() };
+        if facts.can_be_judged() {
             let world = &self.evaluator()?.world;
+            facts.ports = world.port_edges().into_iter().collect();
             facts.addresses = PerFamily::each(|family| world.address_edges(family));
-            facts.tagged = world.compares_tags();
+            facts.tagged = world.rules().any(|(_, rule)| rule.when.tagged.is_some());
         }
         Ok(facts)
     }
@@ -239,7 +226,6 @@ impl<'a> MainRuleset<'a> {
         }
     }
 
-    /// What becomes of the packets of a class.
     pub(super) fn judged(&self, class: &Class) -> Result<Judged> {
         let is_of = |judged: &&Judged| judged.outcomes.len() == class.probes.len();
         if let Some(known) =
@@ -274,7 +260,6 @@ impl<'a> MainRuleset<'a> {
         self.once(|kept| &mut kept.bypassed, class.key, find)
     }
 
-    /// See [`Evaluator::remedy`].
     pub(super) fn remedy(&self, classes: &[Class]) -> Result<String> {
         let mut keys: Vec<u64> = classes.iter().map(|class| class.key).collect();
         keys.sort_unstable();
@@ -289,7 +274,7 @@ impl<'a> MainRuleset<'a> {
         let key = format!("{direction} {on} {:?}", groups.collect::<Vec<_>>());
         let find = || {
             let drop = self.around.sysctl_is_on("net.pf.default_to_drop")?;
-            let main = self.main()?.filter(|main| main.unread().is_empty());
+            let main = self.main()?.filter(|main| main.unread.is_empty());
             let all = &self.around.interfaces;
             Ok(main.and_then(|main| evaluator::blocks_neighbours(main, all, on, direction, drop)))
         };
@@ -368,6 +353,7 @@ impl<'a> MainRuleset<'a> {
                     host: to,
                     jail: SocketAddr::new(redirect.target, jail),
                     via: self.around.via(redirect.target),
+                    required: true,
                 };
                 let from = SocketAddr::new(source, SOURCE_PORTS[0]);
                 made.push(probe(Party::Network(interface.name), from, to, Some(entrance)));
@@ -378,6 +364,98 @@ impl<'a> MainRuleset<'a> {
         }
         Ok(made)
     }
+}
+
+/// Sends the first packet of published ports through the evaluator, with the real main ruleset and the rules of the
+/// redirect. Ports that no rule of the main ruleset distinguishes are tried once. A ruleset that could not be read is a
+/// warning.
+pub fn main_ruleset<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Findings> {
+    let facts = main.facts()?;
+    if !facts.can_be_judged() {
+        return Ok(facts.unfit.clone());
+    }
+    let mut found = Findings::default();
+    let mut open: BTreeMap<String, String> = BTreeMap::new();
+    let mut lost: BTreeMap<String, (String, usize)> = BTreeMap::new();
+    let classes = main.classes(publications)?;
+    for class in &classes {
+        let judged = main.judged(class)?;
+        for note in judged.notes {
+            if !found.notes.contains(&note) {
+                found.notes.push(note);
+            }
+        }
+        for (n, (probe, outcome)) in class.probes.iter().zip(judged.outcomes).enumerate() {
+            let alike = if n == 0 { class.count } else { 1 };
+            match outcome {
+                Outcome::Arrives => {}
+                Outcome::Depends(what) => _ = open.entry(what).or_insert_with(|| probe.to_string()),
+                Outcome::Lost(reason) => lost.entry(reason).or_insert_with(|| (probe.to_string(), 0)).1 += alike,
+            }
+        }
+    }
+    let undecided = |(what, seen): (String, String)| Problem {
+        seen: format!("{seen}: whether it arrives depends on what kport cannot decide: {what}"),
+        remedy: String::new(),
+    };
+    found.warnings.extend(open.into_iter().map(undecided));
+    // a family that is not forwarded is a finding of its own
+    lost.remove("the host does not forward");
+    if lost.is_empty() {
+        return Ok(found);
+    }
+    let remedy = main.remedy(&classes)?;
+    found.problems.extend(lost.into_iter().map(|(reason, (first, count))| Problem {
+        seen: format!("{first}{}: {reason}", and_more(count - 1)),
+        remedy: remedy.clone(),
+    }));
+    Ok(found)
+}
+
+/// The statements of the main ruleset that refuse sources which reach published ports, without a remedy: one finding for each
+/// class of ports. Ports that are published for some sources only are not judged: the administrator has named who gets in.
+pub fn bypassed<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Vec<Problem>> {
+    if !main.facts()?.can_be_judged() {
+        return Ok(vec![]);
+    }
+    let classes = main.classes(publications)?;
+    let mut seen: BTreeMap<(String, usize), &Probe> = BTreeMap::new();
+    for class in &classes {
+        if let Some(found) = main.bypassed(class)? {
+            seen.entry(found).or_insert(&class.probes[0]);
+        }
+    }
+    let problem = |((statement, count), probe): ((String, usize), &Probe)| Problem {
+        seen: format!(
+            "{statement}{} refuses sources, but not at {} on {}, which {} publishes",
+            and_more(count),
+            probe.to.port(),
+            probe.redirect.place,
+            probe.publication.jail.mention()
+        ),
+        remedy: String::new(),
+    };
+    Ok(seen.into_iter().map(problem).collect())
+}
+
+/// Another place of kport's calls with which what is published arrives, and nobody is let in whom a rule refuses because of the
+/// source. Empty if there is none.
+pub fn remedy<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<String> {
+    let classes = main.classes(publications)?;
+    main.remedy(&classes)
+}
+
+/// A call with a condition is a problem if published ports do not arrive; otherwise it may be intended.
+pub fn calls<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Findings> {
+    let mut found = Findings::default();
+    let conditional = &main.facts()?.conditional;
+    if !conditional.is_empty() {
+        let Findings { problems, warnings, .. } = main_ruleset(main, publications)?;
+        let arrives = problems.is_empty() && warnings.is_empty();
+        let list = if arrives { &mut found.warnings } else { &mut found.problems };
+        list.extend_from_slice(conditional);
+    }
+    Ok(found)
 }
 
 /// The first port of a redirect, and further ones at which the rules of the main ruleset begin to differ, each with its
@@ -396,7 +474,7 @@ fn ports(facts: &Facts, redirect: &Redirect) -> BTreeSet<(u16, u16)> {
 /// the addresses of a table are unknown here.
 pub(super) fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
     if options.sources.is_empty() {
-        return BEYOND.into_iter().find(|address| Family::of(*address) == family);
+        return DOCUMENTATION.into_iter().find(|address| Family::of(*address) == family);
     }
     let networks = options.sources.iter().filter_map(Source::network);
     networks.filter(|network| Family::of(network.addr()) == family).find_map(|network| network.hosts().next())

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::choice::Choices;
-use super::lookup::{Lookup, Truth, link_local};
+use super::lookup::{Lookup, Truth, address, link_local, number};
 use super::matching::Hook;
 use super::packet::Packet;
 use super::state::Ruleset;
+use super::steps::Run;
 use super::walk::{Branch, Met, Walk};
 use super::world::World;
 use crate::error::{Error, Kind, Result};
@@ -29,11 +29,11 @@ const NOT_PUBLIC: [&str; 17] = [
     "::/3", "2001::/23", "4000::/2", "8000::/1", "fc00::/7", "fe80::/10", "ff00::/8",
 ];
 
-/// The addresses to show if they are in the class, the last one of several: those for documentation (RFC 5737, RFC 3849).
-const PREFERRED: [IpAddr; 4] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
-    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+/// Clients of networks that are not the host's: documentation addresses (RFC 5737, RFC 3849).
+pub const DOCUMENTATION: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 77)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x77)),
 ];
 
@@ -57,20 +57,6 @@ impl AddressClass {
     }
 }
 
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-fn address(family: Family, number: u128) -> IpAddr {
-    match family {
-        Family::Inet => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
-        Family::Inet6 => Ipv6Addr::from(number).into(),
-    }
-}
-
 fn highest(family: Family) -> u128 {
     match family {
         Family::Inet => u32::MAX.into(),
@@ -85,9 +71,6 @@ pub struct At {
     pub on: Interface,
     pub received_on: Option<Interface>,
 }
-
-/// The tag that a packet has, and what cannot be decided of it but holds.
-pub type Given<'a> = (Option<&'a str>, &'a [String]);
 
 /// A set of addresses that a rule uses: an operand in a ruleset, which may have tables of its own.
 type Set<'a> = (&'a str, &'a Operand);
@@ -115,32 +98,45 @@ impl World {
         }
         changes.sort_unstable();
         changes.dedup();
-        let mut sweep =
-            Sweep { family, inside: vec![false; sets.len()], sum: 0, not_public: 0, classes: HashMap::new() };
+        // a pass over all addresses, from the lowest up: of each set, whether it holds the address, and the sum of those that do
+        let mut inside = vec![false; sets.len()];
+        let mut sum = 0_u128;
+        let mut by_sum: HashMap<u128, AddressClass> = HashMap::new();
         let (mut parts, mut start) = (vec![], 0);
         let mut changes = changes.into_iter().peekable();
         loop {
-            while let Some((at, set)) = changes.next_if(|(at, _)| *at == start) {
+            while let Some((_, set)) = changes.next_if(|(at, _)| *at == start) {
                 let (path, operand) = sets[set];
-                let held = operand.holds(path, address(family, at), false, None, &self.lookup) == Truth::Yes;
-                sweep.set(set, held, set < not_public);
+                let holds = operand.holds(path, address(family, start), false, None, &self.lookup) == Truth::Yes;
+                if std::mem::replace(&mut inside[set], holds) != holds {
+                    sum = if holds { sum.wrapping_add(spread(set)) } else { sum.wrapping_sub(spread(set)) };
+                }
             }
             let last = changes.peek().map_or(highest(family), |(next, _)| next - 1);
-            sweep.part(start, last);
-            parts.push((start, sweep.sum));
+            let (length, shown) = (last - start, address(family, start + (last - start).min(77)));
+            let new = AddressClass { address: shown, public: 0, size: 0, largest: (start, start) };
+            let class = by_sum.entry(sum).or_insert(new);
+            class.size = class.size.saturating_add(length.saturating_add(1));
+            if !inside[..not_public].contains(&true) {
+                class.public = class.public.saturating_add(length.saturating_add(1));
+            }
+            if length > class.largest.1 - class.largest.0 {
+                (class.largest, class.address) = ((start, last), shown);
+            }
+            parts.push((start, sum));
             match changes.peek() {
                 Some((next, _)) => start = *next,
                 None => break,
             }
         }
-        for preferred in PREFERRED.into_iter().filter(|preferred| Family::of(*preferred) == family) {
-            let part = parts.partition_point(|(start, _)| *start <= number(preferred));
-            let class = parts.get(part.saturating_sub(1)).and_then(|(_, sum)| sweep.classes.get_mut(sum));
-            if let Some(class) = class {
-                class.address = preferred;
+        // the first of those in a class is shown
+        for shown in DOCUMENTATION.into_iter().rev().filter(|shown| Family::of(*shown) == family) {
+            let part = parts.partition_point(|(start, _)| *start <= number(shown));
+            if let Some(class) = parts.get(part.saturating_sub(1)).and_then(|(_, sum)| by_sum.get_mut(sum)) {
+                class.address = shown;
             }
         }
-        let mut classes: Vec<AddressClass> = sweep.classes.into_values().collect();
+        let mut classes: Vec<AddressClass> = by_sum.into_values().collect();
         classes.sort_by_key(|class| (u128::MAX - class.public, u128::MAX - class.size, class.largest));
         classes
     }
@@ -156,18 +152,13 @@ impl World {
         edges.into_iter().map(|edge| address(family, edge)).collect()
     }
 
-    pub fn compares_tags(&self) -> bool {
-        self.rules().any(|(_, rule)| rule.when.tagged.is_some())
-    }
-
     /// The networks that are not rules'.
     fn fixed(&self, family: Family) -> Vec<Operand> {
         let not_public = NOT_PUBLIC.iter().filter_map(|text| text.parse().ok());
         not_public.chain(self.networks(family)).map(Operand::Network).collect()
     }
 
-    /// The rules of every ruleset, each with its path.
-    pub(super) fn rules(&self) -> impl Iterator<Item = (&str, &Rule)> {
+    pub fn rules(&self) -> impl Iterator<Item = (&str, &Rule)> {
         self.pf.rulesets.iter().flat_map(|(path, rules)| rules.all().map(move |rule| (path.as_str(), rule)))
     }
 
@@ -180,18 +171,28 @@ impl World {
         all.filter(|network| Family::of(network.addr()) == family).collect()
     }
 
-    /// A port of each class that rules can distinguish, the largest class first; `preferred` in its class.
-    pub fn ports(&self, preferred: u16) -> Vec<u16> {
-        let of_rule = |rule: &Rule| [rule.when.from.ports, rule.when.to.ports].into_iter().flatten();
+    fn port_conditions(&self) -> Vec<Ports> {
         let mut all: Vec<Ports> = vec![];
-        for ports in self.rules().flat_map(|(_, rule)| of_rule(rule)) {
+        for ports in self.rules().flat_map(|(_, rule)| [rule.when.from.ports, rule.when.to.ports]).flatten() {
             if !all.contains(&ports) {
                 all.push(ports);
             }
         }
-        // where an operator may begin or cease to hold
-        let edges = |ports: &Ports| [ports.a, ports.b].into_iter().flat_map(|edge| [edge, edge.saturating_add(1)]);
-        let starts: BTreeSet<u16> = all.iter().flat_map(edges).chain([1]).filter(|port| *port > 0).collect();
+        all
+    }
+
+    /// The ports at which a condition of rules begins to hold, or ceases to, in order: no rule distinguishes two ports between
+    /// which there is none.
+    pub fn port_edges(&self) -> BTreeSet<u16> {
+        self.port_conditions().into_iter().flat_map(Ports::edges).collect()
+    }
+
+    /// A port of each class that rules can distinguish, the largest class first; `preferred` in its class.
+    pub fn ports(&self, preferred: u16) -> Vec<u16> {
+        let all = self.port_conditions();
+        let mut starts = self.port_edges();
+        starts.insert(1);
+        starts.remove(&0);
         let mut classes: HashMap<Vec<bool>, (u32, u16)> = HashMap::new();
         let ends = starts.iter().skip(1).map(|next| u32::from(*next)).chain([1 << 16]);
         for (start, end) in starts.iter().zip(ends) {
@@ -279,7 +280,6 @@ impl World {
         open.collect()
     }
 
-    /// Loads rules into an anchor, in addition to its rules.
     pub fn load_more(&mut self, path: &str, more: &Conf) {
         let old = self.pf.rulesets.get(path).cloned().unwrap_or_default();
         let all = Ruleset::new(old.all().chain(more.rules()).cloned());
@@ -291,32 +291,31 @@ impl World {
         self.pf.rulesets.get("")?.of(kind).get(number)
     }
 
-    pub fn decided(&self, kind: RuleKind, at: At, packet: &Packet, given: Given<'_>) -> Result<Option<Met<'_>>> {
-        Ok(Met::decision(&self.met(kind, at, packet, given)?.0))
+    pub fn decided(&self, kind: RuleKind, at: At, packet: &Packet, held: &[String]) -> Result<Option<Met<'_>>> {
+        Ok(Met::decision(&self.met(kind, at, packet, held)?.0))
     }
 
     /// The rules of a kind that match a packet as the first of a connection, in the order of evaluation: of filter rules
-    /// the last one decides. None on an interface that pf skips. The packet has the `tag`. The conditions that cannot be
-    /// decided hold if they are `held`, and else do not; they are returned, too.
+    /// the last one decides. None on an interface that pf skips. The conditions that cannot be decided hold if they are `held`,
+    /// and else do not; they are returned, too.
     pub fn met(
         &self,
         kind: RuleKind,
         at: At,
         packet: &Packet,
-        (tag, held): Given<'_>,
+        held: &[String],
     ) -> Result<(Vec<Met<'_>>, BTreeSet<String>)> {
         if self.skips(at.on) {
             return Ok(Default::default());
         }
-        let mut run = Choices::default();
+        let mut run = Run::default();
         let (pf, lookup) = (&self.pf, &self.lookup);
-        let hook = Hook { direction: at.direction, on: at.on, lookup, states: &pf.states, known: &[] };
-        let mut walk = Walk { pf, hook, kind, run: &mut run, supposed: Some(held), undecided: BTreeSet::new() };
+        let hook = Hook { direction: at.direction, on: at.on, lookup, states: &pf.states };
+        let mut walk = Walk { pf, hook, kind, run: &mut run, supposed: Some(held) };
         let packet = Packet { received_on: at.received_on, ..packet.clone() };
-        let met = walk.one_by_one(Branch::new(packet, tag.map(str::to_owned), false));
-        let undecided = walk.undecided;
+        let met = walk.one_by_one(Branch::new(packet, false));
         match run.gave_up {
-            None => Ok((met, undecided)),
+            None => Ok((met, run.undecided)),
             Some(why) => Err(Error::new(Kind::Unsupported, format!("the ruleset cannot be judged: {why}"))),
         }
     }
@@ -356,49 +355,6 @@ impl Lookup {
                 table.others.iter().for_each(|(_, other)| self.spans("", other, add));
             }
             Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => {}
-        }
-    }
-}
-
-/// A pass over all addresses, from the lowest up.
-struct Sweep {
-    family: Family,
-    /// Of each set, whether it holds the current address.
-    inside: Vec<bool>,
-    /// Which sets hold it, as one number.
-    sum: u128,
-    /// How many of the sets that are not public hold it.
-    not_public: usize,
-    classes: HashMap<u128, AddressClass>,
-}
-
-impl Sweep {
-    fn set(&mut self, set: usize, held: bool, of_not_public: bool) {
-        if std::mem::replace(&mut self.inside[set], held) == held {
-            return;
-        }
-        let bits = spread(set);
-        self.sum = if held { self.sum.wrapping_add(bits) } else { self.sum.wrapping_sub(bits) };
-        if of_not_public {
-            self.not_public = if held { self.not_public + 1 } else { self.not_public - 1 };
-        }
-    }
-
-    /// The addresses up to `last` are of the current class.
-    fn part(&mut self, first: u128, last: u128) {
-        let count = (last - first).saturating_add(1);
-        let public = if self.not_public == 0 { count } else { 0 };
-        let shown = address(self.family, first + (last - first).min(77));
-        let class = self.classes.entry(self.sum).or_insert(AddressClass {
-            address: shown,
-            public: 0,
-            size: 0,
-            largest: (first, first),
-        });
-        class.public = class.public.saturating_add(public);
-        class.size = class.size.saturating_add(count);
-        if last - first > class.largest.1 - class.largest.0 {
-            (class.largest, class.address) = ((first, last), shown);
         }
     }
 }

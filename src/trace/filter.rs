@@ -1,15 +1,11 @@
 //! What pf does with one packet at one interface: state, translation, filter (pf_test and pf_test_rule in
 //! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
-
-use super::choice::Choices;
 use super::lookup::Lookup;
 use super::matching::{Assumed, Found, Hook};
 use super::packet::{Packet, Release};
 use super::state::{FoundState, Kept, Pf};
-use super::steps::TraceStep;
+use super::steps::{Run, TraceStep};
 use super::translate::{self, Made, UNKNOWN, Untranslated};
 use super::walk::{Branch, NO_ADDRESS, Walk, taken};
 use crate::net::{Direction, Interface};
@@ -33,85 +29,70 @@ pub(super) enum After {
 struct Test<'a, 'r> {
     pf: &'a Pf,
     hook: Hook<'a>,
-    run: &'r mut Choices,
-    steps: &'r mut Vec<TraceStep>,
+    run: &'r mut Run,
 }
 
 impl Pf {
-    /// Whether the packet continues, and as what.
     pub(super) fn test(
         &mut self,
-        packet: Packet,
+        mut packet: Packet,
         (direction, on): (Direction, Interface),
-        (lookup, known): (&Lookup, &[IpAddr]),
-        run: &mut Choices,
-        steps: &mut Vec<TraceStep>,
+        lookup: &Lookup,
+        run: &mut Run,
     ) -> After {
-        steps.push(TraceStep::Hook { direction, on });
+        run.steps.push(TraceStep::Hook { direction, on });
         if !self.enabled {
-            steps.push(TraceStep::Note("pf is disabled: not evaluated".to_owned()));
+            run.note("pf is disabled: not evaluated");
             return After::Goes(packet);
         }
         if self.skip.iter().any(|name| lookup.is_in(on, name)) {
-            steps.push(TraceStep::Note("set skip: not evaluated".to_owned()));
+            run.note("set skip: not evaluated");
             return After::Goes(packet);
         }
         let before = packet.clone();
-        let mut packet = packet;
+        let hook = Hook { direction, on, lookup, states: &self.states };
+        let mut test = Test { pf: self, hook, run };
         if let Some(state) = self.states.find(&mut packet, direction, on) {
-            return by_state(state, &before, packet, direction, steps);
+            return test.by_state(state, &before, packet);
         }
-        let hook = Hook { direction, on, lookup, states: &self.states, known };
-        let made = Test { pf: self, hook, run, steps }.rules(&packet);
-        let Some((packet, state, after)) = made else { return After::Dropped };
-        if let Some((keep, kept)) = state
-            && let Err(limit) = self.states.insert((&before, &packet), direction, &keep, kept)
+        let Some((packet, state, after)) = test.rules(&packet) else { return After::Dropped };
+        if let Some(kept) = state
+            && let Err(limit) = self.states.insert((&before, &packet), direction, kept)
         {
-            steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
+            run.steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
             return After::Dropped;
         }
-        steps.push(TraceStep::Verdict("passed".to_owned()));
+        run.steps.push(TraceStep::Verdict("passed".to_owned()));
         after
     }
 }
 
-/// Translates, tags and routes the packet as the state does.
-fn by_state(
-    FoundState { kept, along, crossed }: FoundState,
-    before: &Packet,
-    packet: Packet,
-    direction: Direction,
-    steps: &mut Vec<TraceStep>,
-) -> After {
-    steps.push(TraceStep::State { anchor: kept.anchor, text: kept.text.to_string() });
-    note_translation(before, &packet, steps);
-    let tag = kept.tag.or(packet.tag);
-    let packet = Packet { tag, received_on: before.received_on, fib: kept.rtable.unwrap_or(before.fib), ..packet };
-    match kept.route {
-        _ if crossed => After::Crossed(packet),
-        Some((RouteKind::Packets, on)) if along => sent(packet, on, direction, steps),
-        Some((RouteKind::Replies, on)) if !along => sent(packet, on, direction, steps),
-        _ => After::Goes(packet),
-    }
-}
-
-fn sent(packet: Packet, on: Interface, direction: Direction, steps: &mut Vec<TraceStep>) -> After {
-    steps.push(TraceStep::Note(format!("sent out by {on}, regardless of the routes")));
-    After::Sent { packet, on, tested: direction == Direction::In }
-}
-
 /// The packet that the rules pass, the state to create, and what becomes of the packet.
-type Passed = (Packet, Option<(Keep, Kept)>, After);
+type Passed = (Packet, Option<Kept>, After);
 
 impl<'a> Test<'a, '_> {
-    fn note(&mut self, text: impl Into<String>) {
-        self.steps.push(TraceStep::Note(text.into()));
+    /// Translates, tags and routes the packet as the state does.
+    fn by_state(&mut self, FoundState { kept, along, crossed }: FoundState, before: &Packet, packet: Packet) -> After {
+        self.run.steps.push(TraceStep::State { anchor: kept.anchor, text: kept.text.to_string() });
+        self.note_translation(before, &packet);
+        let tag = kept.tag.or(packet.tag);
+        let packet = Packet { tag, received_on: before.received_on, fib: kept.rtable.unwrap_or(before.fib), ..packet };
+        match kept.route {
+            _ if crossed => After::Crossed(packet),
+            Some((RouteKind::Packets, on)) if along => self.sent(packet, on),
+            Some((RouteKind::Replies, on)) if !along => self.sent(packet, on),
+            _ => After::Goes(packet),
+        }
+    }
+
+    fn sent(&mut self, packet: Packet, on: Interface) -> After {
+        self.run.note(format!("sent out by {on}, regardless of the routes"));
+        After::Sent { packet, on, tested: self.hook.direction == Direction::In }
     }
 
     fn walk(&mut self, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
         let supposed = self.pf.supposed.as_deref();
-        let mut walk = Walk { pf: self.pf, hook: self.hook, kind, run: self.run, supposed, undecided: BTreeSet::new() };
-        let all = walk.run(start);
+        let all = Walk { pf: self.pf, hook: self.hook, kind, run: self.run, supposed }.run(start);
         self.pick(all)
     }
 
@@ -120,7 +101,7 @@ impl<'a> Test<'a, '_> {
         let at = if all.len() == 1 { 0 } else { self.run.pick(all.len()) };
         let mut picked = all.swap_remove(at);
         self.run.assumed.append(&mut picked.assumed);
-        self.steps.append(&mut picked.steps);
+        self.run.steps.append(&mut picked.steps);
         picked
     }
 
@@ -131,9 +112,9 @@ impl<'a> Test<'a, '_> {
             Direction::In => [RuleKind::Rdr, RuleKind::Binat],
             Direction::Out => [RuleKind::Binat, RuleKind::Nat],
         };
-        let mut branch = Branch::new(packet.clone(), packet.tag.clone(), false);
+        let mut branch = Branch::new(packet.clone(), false);
         for kind in kinds {
-            branch = self.walk(kind, Branch::new(branch.packet, branch.tag, false));
+            branch = self.walk(kind, Branch::new(branch.packet, false));
             if branch.found.is_some() {
                 break;
             }
@@ -149,30 +130,30 @@ impl<'a> Test<'a, '_> {
             let made = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
             translated = made != branch.packet;
             branch.packet = made;
-            note_translation(packet, &branch.packet, self.steps);
+            self.note_translation(packet, &branch.packet);
             passed_by = Some(found).filter(|_| *pass && translated);
         }
         if passed_by.is_none() {
-            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet, branch.tag, translated));
+            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet, translated));
             if let Some(why) = branch.failed {
-                self.note(why);
+                self.run.note(why);
                 return None;
             }
             translated = branch.translated;
         }
         let default_drops = passed_by.or(branch.found).is_none() && self.pf.default_to_drop;
         if default_drops {
-            self.steps.push(TraceStep::DefaultRule);
+            self.run.steps.push(TraceStep::DefaultRule);
         }
         let filter = branch.found.filter(|_| passed_by.is_none());
         if default_drops || filter.is_some_and(|found| found.rule.action == Action::Block) {
-            self.steps.push(TraceStep::Verdict("blocked".to_owned()));
+            self.run.steps.push(TraceStep::Verdict("blocked".to_owned()));
             return None;
         }
         let found = passed_by.or(filter);
         let nothing = Effects::default();
         let effects = filter.map_or(&nothing, |found| &*found.rule.effects);
-        let mut packet = Packet { tag: branch.tag, ..branch.packet };
+        let mut packet = branch.packet;
         let mut crossed = false;
         if let Some(found) = filter {
             let made = self.filter_translation(&found, &packet, translated)?;
@@ -181,20 +162,20 @@ impl<'a> Test<'a, '_> {
             packet = made;
         }
         if let Some(limit) = [effects.max_pkt_size, branch.max_pkt_size].into_iter().find(|limit| *limit > 0) {
-            self.note(format!("packets longer than {limit} bytes are dropped"));
+            self.run.note(format!("packets longer than {limit} bytes are dropped"));
         }
         let rtable = effects.rtable.or(branch.rtable);
         packet.fib = rtable.unwrap_or(packet.fib);
         let route = filter.and_then(|found| self.route(&found));
         let keep = if passed_by.is_some() { Some(Keep::default()) } else { effects.keep };
         if self.pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
-            self.note("pf answers the first packet itself, and connects to the target then");
+            self.run.note("pf answers the first packet itself, and connects to the target then");
         }
         if let Some(found) = filter.filter(|_| effects.divert.is_some()) {
             self.gives_up(&found, "what the program at the divert-to port does with it");
         }
         if found.is_some_and(|found| found.rule.once) {
-            self.note("once: pf removes the rule after this packet");
+            self.run.note("once: pf removes the rule after this packet");
         }
         let state = (!packet.is_icmp_error() && (keep.is_some() || translated)).then(|| {
             let keep = keep.unwrap_or_default();
@@ -205,31 +186,29 @@ impl<'a> Test<'a, '_> {
             // the answer to a packet with a route comes in on another interface (BOUND_IFACE in sys/netpfil/pf/pf.c)
             let floats = crossed || matches!(route, Some((RouteKind::Replies, _)));
             let bound = (keep.if_bound && !floats).then_some(self.hook.on);
-            (keep, Kept { anchor, number, text, bound, route, tag: packet.tag.clone(), rtable })
+            Kept { keep, anchor, number, text, bound, route, tag: packet.tag.clone(), rtable }
         });
         let after = match route {
             _ if crossed => After::Crossed(packet.clone()),
-            Some((RouteKind::Packets, on)) => sent(packet.clone(), on, direction, self.steps),
+            Some((RouteKind::Packets, on)) => self.sent(packet.clone(), on),
             _ => After::Goes(packet.clone()),
         };
         Some((packet, state, after))
     }
 
-    /// The verdict depends on something unknown.
     fn gives_up(&mut self, found: &Found<'_>, why: &str) {
         let what = found.place(why);
-        self.steps.push(TraceStep::Undecided { what: what.clone(), taken: true });
+        self.run.steps.push(TraceStep::Undecided { what: what.clone(), taken: true });
         self.run.gave_up = Some(what);
     }
 
-    /// One of the packets that a translation makes.
     fn made(&mut self, found: &Found<'a>, made: Made) -> Option<Packet> {
         match made {
             Ok((packets, more)) => {
-                let start = Branch::new(packets[0].clone(), None, false);
+                let start = Branch::new(packets[0].clone(), false);
                 return Some(self.pick(taken(found, start, packets, more)).packet);
             }
-            Err(Untranslated::Failed) => self.note(NO_ADDRESS),
+            Err(Untranslated::Failed) => self.run.note(NO_ADDRESS),
             Err(Untranslated::Unknown) => self.gives_up(found, UNKNOWN),
         }
         None
@@ -241,14 +220,14 @@ impl<'a> Test<'a, '_> {
         let made = match (&effects.af_to, effects.translation()) {
             (None, None) => return Some(packet.clone()),
             _ if translated => {
-                self.note("translated twice, and dropped");
+                self.run.note("translated twice, and dropped");
                 return None;
             }
             (Some(af_to), _) => translate::family(packet, af_to, found, self.hook).map(|made| (vec![made], false)),
             (None, Some((kind, pool))) => translate::by_rule(packet, kind, pool, found, self.hook),
         };
         let made = self.made(found, made)?;
-        note_translation(packet, &made, self.steps);
+        self.note_translation(packet, &made);
         Some(made)
     }
 
@@ -273,15 +252,15 @@ impl<'a> Test<'a, '_> {
             return None;
         };
         if *kind == RouteKind::Copies {
-            self.note(format!("a copy is sent out by {on}"));
+            self.run.note(format!("a copy is sent out by {on}"));
             return None;
         }
         Some((*kind, on))
     }
-}
 
-fn note_translation(before: &Packet, after: &Packet, steps: &mut Vec<TraceStep>) {
-    if (before.from, before.to) != (after.from, after.to) {
-        steps.push(TraceStep::Translated(after.clone()));
+    fn note_translation(&mut self, before: &Packet, after: &Packet) {
+        if (before.from, before.to) != (after.from, after.to) {
+            self.run.steps.push(TraceStep::Translated(after.clone()));
+        }
     }
 }

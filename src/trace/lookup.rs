@@ -1,7 +1,7 @@
 //! What rules look up when a packet passes: interfaces, tables, routes, sockets. The answer may be unknown.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -74,6 +74,8 @@ pub struct Lookup {
     pub listeners: Option<Vec<Listener>>,
     /// The local ends of connections that the host, or a jail on its stack, has started.
     pub(super) clients: Vec<SocketAddr>,
+    /// Addresses in use: these are tried if a pool has too many.
+    pub(super) known: Vec<IpAddr>,
 }
 
 impl Lookup {
@@ -89,17 +91,11 @@ impl Lookup {
         name == "self" || self.interfaces.iter().any(|known| self.is_in(known.name, name))
     }
 
-    /// The families of the addresses that pfctl(8) finds for a name when it loads a file; `None` if that is unknown, as for
-    /// the name of another host.
-    pub(super) fn families(&self, of: &OfInterface) -> Option<PerFamily<bool>> {
-        if of.part == Part::Peer || !self.knows(&of.name) && of.part == Part::Address && !of.first {
-            return None;
-        }
-        let mut has = PerFamily::default();
-        for network in of.networks(self) {
-            *has.of_mut(Family::of(network.addr())) = true;
-        }
-        Some(has)
+    /// The addresses that pfctl(8) finds for a name when it loads a file; `None` if that is unknown, as for the name of another
+    /// host.
+    pub(super) fn named(&self, of: &OfInterface) -> Option<Vec<IpNet>> {
+        let is_known = of.part != Part::Peer && (self.knows(&of.name) || of.part != Part::Address || of.first);
+        is_known.then(|| of.networks(self).collect())
     }
 
     pub(super) fn table(&self, anchor: &str, name: &str) -> Option<&Table> {
@@ -166,6 +162,21 @@ pub(super) fn is_loopback(interface: Interface) -> bool {
 
 pub(super) fn link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// An address as a number, whatever its family.
+pub(super) fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().into(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+pub(super) fn address(family: Family, number: u128) -> IpAddr {
+    match family {
+        Family::Inet => Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX)).into(),
+        Family::Inet6 => Ipv6Addr::from(number).into(),
+    }
 }
 
 impl OfInterface {

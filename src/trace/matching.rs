@@ -1,7 +1,5 @@
 //! Whether a rule matches a packet at an interface: yes, no, or undecided (pf_match_rule in sys/netpfil/pf/pf.c).
 
-use std::net::IpAddr;
-
 use super::lookup::{Lookup, Truth};
 use super::packet::{Packet, SYN};
 use super::state::States;
@@ -16,8 +14,6 @@ pub(super) struct Hook<'a> {
     pub on: Interface,
     pub lookup: &'a Lookup,
     pub states: &'a States,
-    /// Addresses in use: these are tried if a pool has too many.
-    pub known: &'a [IpAddr],
 }
 
 /// A rule that was found, and its ruleset.
@@ -49,7 +45,7 @@ pub(super) struct Assumed {
 
 impl Found<'_> {
     /// Whether the rule matches this packet; if that is undecided, whether it depends on the packet alone.
-    pub(super) fn takes(&self, packet: &Packet, tag: Option<&str>, hook: &Hook<'_>) -> (Truth, bool) {
+    pub(super) fn takes(&self, packet: &Packet, hook: &Hook<'_>) -> (Truth, bool) {
         let when = &self.rule.when;
         if when.direction.is_some_and(|wanted| wanted != hook.direction)
             || when.on.as_ref().is_some_and(|on| hook.lookup.is_in(hook.on, &on.name) == on.not)
@@ -65,7 +61,7 @@ impl Found<'_> {
                 && when.icmp.is_some_and(|(kind, code)| {
                     packet.icmp.is_none_or(|(k, c)| k != kind || code.is_some_and(|code| code != c))
                 })
-            || when.tagged.as_ref().is_some_and(|(not, wanted)| (tag == Some(wanted)) == *not)
+            || when.tagged.as_ref().is_some_and(|(not, wanted)| (packet.tag.as_ref() == Some(wanted)) == *not)
             // what the host itself sends came in on no interface (pf_match_rcvif)
             || when.received_on.as_ref().is_some_and(|on| {
                 packet.received_on.is_some_and(|interface| hook.lookup.is_in(interface, &on.name)) == on.not

@@ -96,7 +96,7 @@ pub struct Packet {
     pub to: SocketAddr,
     pub flags: u16,
     pub icmp: Option<(u8, u8)>,
-    pub(super) tag: Option<String>,
+    pub tag: Option<String>,
     /// The interface that it came in on; `None` for what the host sends.
     pub(super) received_on: Option<Interface>,
     /// What an ICMP error is about.
@@ -104,7 +104,6 @@ pub struct Packet {
     pub(super) fib: u32,
 }
 
-/// The flags of tcp.
 pub(super) const SYN: u16 = 0x02;
 const ACK: u16 = 0x10;
 /// The query of each pair of ICMP types, and its answer (pf_icmp_mapping in sys/netpfil/pf/pf.c).
@@ -162,7 +161,6 @@ impl Packet {
         Family::of(self.to.ip())
     }
 
-    /// Whether it is an ICMP error, which is about another packet.
     pub(super) fn is_icmp_error(&self) -> bool {
         match (self.protocol, self.icmp) {
             (IpProtocol::ICMP, Some((kind, _))) => matches!(kind, 3 | 4 | 5 | 11 | 12),
@@ -171,7 +169,6 @@ impl Packet {
         }
     }
 
-    /// The answer to it; `None` if there is none.
     pub(super) fn answer(&self) -> Option<Packet> {
         let icmp = match self.icmp {
             Some((kind, _)) => Some((queries(self.to.is_ipv6()).iter().find(|(query, _)| *query == kind)?.1, 0)),
@@ -180,7 +177,6 @@ impl Packet {
         Some(Packet { icmp, ..Packet::plain(self.protocol, self.to, self.from, SYN | ACK) })
     }
 
-    /// The next packet of the sender.
     pub(super) fn next(&self) -> Packet {
         Packet { icmp: self.icmp, ..Packet::plain(self.protocol, self.from, self.to, ACK) }
     }

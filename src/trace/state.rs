@@ -35,7 +35,6 @@ impl Ruleset {
     }
 }
 
-/// pf with its rules and states.
 #[derive(Clone, Debug, Default)]
 pub struct Pf {
     pub enabled: bool,
@@ -75,6 +74,7 @@ impl Key {
 /// What a state does with its packets, and the rule that created it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
+    pub keep: Keep,
     /// The anchor of the rule, empty for the main ruleset; its number among the filter or translation rules there; its text.
     pub anchor: String,
     pub number: usize,
@@ -101,17 +101,14 @@ struct State {
     kept: Kept,
 }
 
-/// A state that a packet belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct FoundState {
     pub kept: Kept,
     /// The packet has the direction of the one that created the state.
     pub along: bool,
-    /// The packet was translated to the other family.
     pub crossed: bool,
 }
 
-/// Every state.
 #[derive(Clone, Debug, Default)]
 pub struct States(Vec<State>);
 
@@ -177,9 +174,9 @@ impl States {
         &mut self,
         (before, after): (&Packet, &Packet),
         direction: Direction,
-        keep: &Keep,
         kept: Kept,
     ) -> Result<(), &'static str> {
+        let keep = &kept.keep;
         let crossed = before.family() != after.family();
         let source = if crossed { before.from.ip() } else { after.from.ip() };
         let of_rule = |s: &&State| s.kept.number == kept.number && s.kept.anchor == kept.anchor;

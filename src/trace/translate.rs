@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::lookup::{address, number};
 use super::matching::{Found, Hook};
 use super::packet::{IpProtocol, Packet};
 use super::state::States;
@@ -47,24 +48,18 @@ impl Pool {
         Ok(match self.kind {
             PoolKind::Single => (vec![first.addr()], false),
             PoolKind::Bitmask => (vec![masked(first, old)], false),
-            PoolKind::Random | PoolKind::SourceHash(_) | PoolKind::RoundRobin => round(&networks, hook.known),
+            PoolKind::Random | PoolKind::SourceHash(_) | PoolKind::RoundRobin => round(&networks, &hook.lookup.known),
         })
     }
 }
 
 /// The network bits of one address with the host bits of another (pf_poolmask).
 fn masked(network: IpNet, other: IpAddr) -> IpAddr {
-    match (network, other) {
-        (IpNet::V4(net), IpAddr::V4(other)) => {
-            let mask = net.netmask().to_bits();
-            Ipv4Addr::from(net.addr().to_bits() & mask | other.to_bits() & !mask).into()
-        }
-        (IpNet::V6(net), IpAddr::V6(other)) => {
-            let mask = net.netmask().to_bits();
-            Ipv6Addr::from(net.addr().to_bits() & mask | other.to_bits() & !mask).into()
-        }
-        _ => network.addr(),
+    let (family, hosts) = (Family::of(network.addr()), number(network.hostmask()));
+    if Family::of(other) != family {
+        return network.addr();
     }
+    address(family, number(network.addr()) & !hosts | number(other) & hosts)
 }
 
 /// All addresses of small networks; of large ones the first, the last, and those in use.
@@ -72,9 +67,9 @@ fn round(networks: &[IpNet], known: &[IpAddr]) -> (Vec<IpAddr>, bool) {
     let mut addresses: Vec<IpAddr> = vec![];
     let mut more = false;
     for network in networks {
-        let bits = network.max_prefix_len() - network.prefix_len();
+        let (family, bits) = (Family::of(network.addr()), network.max_prefix_len() - network.prefix_len());
         if bits <= 3 {
-            addresses.extend((0..1_u32 << bits).map(|n| nth(*network, n)));
+            addresses.extend((0..1_u128 << bits).map(|n| address(family, number(network.network()) + n)));
         } else {
             more = true;
             addresses.extend([network.network(), network.broadcast()]);
@@ -86,13 +81,6 @@ fn round(networks: &[IpNet], known: &[IpAddr]) -> (Vec<IpAddr>, bool) {
     more |= addresses.len() > TRIED;
     addresses.truncate(TRIED);
     (addresses, more)
-}
-
-fn nth(network: IpNet, n: u32) -> IpAddr {
-    match network {
-        IpNet::V4(net) => Ipv4Addr::from(net.network().to_bits().wrapping_add(n)).into(),
-        IpNet::V6(net) => Ipv6Addr::from(net.network().to_bits().wrapping_add(n.into())).into(),
-    }
 }
 
 /// The packets that a source translation can make of one, with a port chosen for each (pf_get_sport).

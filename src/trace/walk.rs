@@ -2,14 +2,11 @@
 //! each is a [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the
 //! result depend on it.
 
-use std::collections::BTreeSet;
-
-use super::choice::Choices;
 use super::lookup::Truth;
 use super::matching::{Assumed, Found, Hook};
 use super::packet::{Packet, Release};
 use super::state::{Pf, Ruleset};
-use super::steps::TraceStep;
+use super::steps::{Run, TraceStep};
 use super::translate::{self, UNKNOWN, Untranslated};
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{Action, Rule, RuleKind};
@@ -42,7 +39,6 @@ impl Found<'_> {
     }
 }
 
-/// A rule that matches a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Met<'a> {
     /// The rule of the main ruleset by which it was reached, by its number among those of its kind: its own, or that of
@@ -90,7 +86,6 @@ enum Flow {
 #[derive(Clone, Debug)]
 pub(super) struct Branch<'a> {
     pub packet: Packet,
-    pub tag: Option<String>,
     pub found: Option<Found<'a>>,
     /// A match rule, or an earlier translation rule, has translated the packet.
     pub translated: bool,
@@ -106,10 +101,9 @@ pub(super) struct Branch<'a> {
 }
 
 impl<'a> Branch<'a> {
-    pub(super) fn new(packet: Packet, tag: Option<String>, translated: bool) -> Branch<'a> {
+    pub(super) fn new(packet: Packet, translated: bool) -> Branch<'a> {
         Branch {
             packet,
-            tag,
             found: None,
             translated,
             failed: None,
@@ -131,7 +125,6 @@ impl<'a> Branch<'a> {
         found
             && self.flow == other.flow
             && self.quick == other.quick
-            && self.tag == other.tag
             && self.packet == other.packet
             && self.translated == other.translated
             && self.failed == other.failed
@@ -146,21 +139,16 @@ impl<'a> Branch<'a> {
     }
 }
 
-/// A walk through the rulesets.
 pub(super) struct Walk<'a, 'r> {
     pub pf: &'a Pf,
     pub hook: Hook<'a>,
     pub kind: RuleKind,
     /// What was assumed at earlier interfaces; it is told what was looked at, and if there is too much to follow.
-    pub run: &'r mut Choices,
-    /// As in [`Pf`].
+    pub run: &'r mut Run,
     pub supposed: Option<&'r [String]>,
-    /// What was supposed.
-    pub undecided: BTreeSet<String>,
 }
 
 impl<'a> Walk<'a, '_> {
-    /// Walks through the main ruleset.
     pub(super) fn run(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
         match self.pf.rulesets.get_key_value("") {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
@@ -176,10 +164,10 @@ impl<'a> Walk<'a, '_> {
         let mut branch = start;
         for (at, rule) in main.of(self.kind).iter().enumerate() {
             let mut next = vec![];
-            let tag = branch.tag.clone();
+            let tag = branch.packet.tag.clone();
             self.rule(Found { anchor: path, number: at, rule }, branch, &mut next, 0);
             branch = next.swap_remove(0);
-            let (tags, last) = (branch.tag != tag, branch.flow != Flow::On);
+            let (tags, last) = (branch.packet.tag != tag, branch.flow != Flow::On);
             match branch.found.take() {
                 Some(Found { anchor, number, rule }) => {
                     met.push(Met { at, anchor, number, rule, decides: true, tags, last });
@@ -246,7 +234,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn rule(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
-        let (why, of_packet) = match at.takes(&branch.packet, branch.tag.as_deref(), &self.hook) {
+        let (why, of_packet) = match at.takes(&branch.packet, &self.hook) {
             (Truth::No, _) => return next.push(branch),
             (Truth::Yes, _) => return self.apply(at, branch, next, depth),
             (Truth::Maybe(why), of_packet) => (why, of_packet),
@@ -254,7 +242,7 @@ impl<'a> Walk<'a, '_> {
         let place = at.place(&why);
         let what = if of_packet { why } else { place.clone() };
         if self.supposed.is_some() {
-            self.undecided.insert(what.clone());
+            self.run.undecided.insert(what.clone());
         }
         let here = branch.assumed.iter().find(|assumed| assumed.what == what);
         let before = || self.run.assumed.iter().find(|assumed| assumed.of_packet && assumed.what == what);
@@ -279,8 +267,8 @@ impl<'a> Walk<'a, '_> {
     fn apply(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize) {
         let rule = at.rule;
         // a tag holds from here on, even if a later rule wins
-        if let Some(tag) = &rule.tag {
-            branch.tag = Some(tag.clone());
+        if rule.tag.is_some() {
+            branch.packet.tag.clone_from(&rule.tag);
         }
         if let Action::Call(_, called) = &rule.action {
             if path::is_own(at.anchor) {

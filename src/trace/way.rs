@@ -1,12 +1,11 @@
 //! The path of a packet through the host: ip_input(9), ip_output(9), loopback, bridges, and its receiver.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::choice::{Choices, Delivered, all_runs};
 use super::filter::After;
 use super::lookup::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
-use super::steps::{Trace, TraceStep, Verdict};
+use super::steps::{Delivered, Run, Trace, TraceStep, Verdict, all_runs};
 use super::world::{Attachment, World};
 use crate::host::Router;
 use crate::net::{Direction, Family, Interface, Protocol};
@@ -17,19 +16,7 @@ const ROUTED: usize = 3;
 /// The receiver of a packet, and the packet as it arrives; `None` if it is lost on its path.
 type Way = Option<(Party, Packet)>;
 
-/// One run of a packet: its steps and its assumptions.
-struct Trip<'r> {
-    run: &'r mut Choices,
-    steps: Vec<TraceStep>,
-    known: &'r [IpAddr],
-    routed: usize,
-}
-
-impl Trip<'_> {
-    fn note(&mut self, text: impl Into<String>) {
-        self.steps.push(TraceStep::Note(text.into()));
-    }
-
+impl Run {
     fn lost(&mut self, why: &str) -> Way {
         self.note(why);
         None
@@ -56,43 +43,30 @@ impl World {
     pub fn trace_packet(&mut self, sender: &Party, first: &Packet) -> Trace {
         let before = self.pf.states.clone();
         let mut after = None;
-        let known: Vec<IpAddr> = self
-            .jails
-            .iter()
-            .flat_map(|jail| &jail.addresses)
-            .chain(self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses))
-            .map(|network| network.addr())
-            .collect();
+        let jails = self.jails.iter().flat_map(|jail| &jail.addresses);
+        let own = self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses);
+        self.lookup.known = jails.chain(own).map(|network| network.addr()).collect();
         let trace = all_runs(|run| {
             self.pf.states.clone_from(&before);
-            let mut trip = Trip { run, steps: vec![], known: &known, routed: 0 };
-            let (verdict, delivered) = self.connection(sender, first, &mut trip);
-            let steps = trip.steps;
+            let end = self.connection(sender, first, run);
             after.get_or_insert_with(|| self.pf.states.clone());
-            (steps, verdict, delivered)
+            end
         });
         self.pf.states = after.unwrap_or(before);
         trace
     }
 
-    fn connection(&mut self, sender: &Party, first: &Packet, trip: &mut Trip<'_>) -> (Verdict, Delivered) {
+    fn connection(&mut self, sender: &Party, first: &Packet, run: &mut Run) -> (Verdict, Delivered) {
         self.lookup.clients = if self.is_on_stack(sender) { vec![first.from] } else { vec![] };
-        let Some((party, got)) = self.send(sender, first.clone(), trip) else { return (Verdict::Lost, None) };
+        let Some((party, got)) = self.send(sender, first.clone(), run) else { return (Verdict::Lost, None) };
         // what the answer costs does not count
-        let looked = trip.run.looked;
-        let verdict = self.answered(sender, first, &party, &got, trip);
-        trip.run.looked = looked;
+        let looked = run.looked;
+        let verdict = self.answered(sender, first, &party, &got, run);
+        run.looked = looked;
         (verdict, Some((party, got.to)))
     }
 
-    fn answered(
-        &mut self,
-        sender: &Party,
-        first: &Packet,
-        party: &Party,
-        got: &Packet,
-        trip: &mut Trip<'_>,
-    ) -> Verdict {
+    fn answered(&mut self, sender: &Party, first: &Packet, party: &Party, got: &Packet, run: &mut Run) -> Verdict {
         let Some(answer) = got.answer() else { return Verdict::Delivered };
         if let Some(protocol) = got.protocol.with_ports()
             && self.is_on_stack(party)
@@ -102,28 +76,27 @@ impl World {
                 Protocol::Tcp => Packet { flags: 0x14, ..answer },
                 Protocol::Udp | Protocol::Sctp => Packet::unreachable(got),
             };
-            trip.note("nothing listens there");
-            self.send(party, refusal, trip);
+            run.note("nothing listens there");
+            self.send(party, refusal, run);
             return Verdict::Refused;
         }
-        if !self.answers(party, answer, sender, first, trip) {
+        if !self.answers(party, answer, sender, first, run) {
             return Verdict::Unanswered;
         }
         if first.icmp.is_some() {
             return Verdict::Answered;
         }
         // the next packet matches a state, or is lost; it is only shown if it is lost
-        let shown = trip.steps.len();
-        match self.send(sender, first.next(), trip) {
+        let shown = run.steps.len();
+        match self.send(sender, first.next(), run) {
             Some((who, next)) if (&who, next.from, next.to) == (party, got.from, got.to) => {
-                trip.steps.truncate(shown);
+                run.steps.truncate(shown);
                 Verdict::Answered
             }
             _ => Verdict::Unanswered,
         }
     }
 
-    /// Whether it is the host, or a jail on the host's stack.
     fn is_on_stack(&self, party: &Party) -> bool {
         match party {
             Party::Host => true,
@@ -133,222 +106,221 @@ impl World {
     }
 
     /// Whether the answer to what `party` received arrives at `sender`, from the address that `sender` used.
-    fn answers(&mut self, party: &Party, answer: Packet, sender: &Party, sent: &Packet, trip: &mut Trip<'_>) -> bool {
-        let Some((back, answer)) = self.send(party, answer, trip) else { return false };
+    fn answers(&mut self, party: &Party, answer: Packet, sender: &Party, sent: &Packet, run: &mut Run) -> bool {
+        let Some((back, answer)) = self.send(party, answer, run) else { return false };
         if (answer.from, answer.to) != (sent.to, sent.from) {
-            trip.note(format!("not the answer that {sender} waits for"));
+            run.note(format!("not the answer that {sender} waits for"));
             return false;
         }
         match (&back, sender) {
             (Party::Network(out), Party::Network(came)) if out != came => {
                 // a network remembers its connections, and drops the answer to what it has not seen
-                trip.note(format!("the answer leaves by {out}; the packet came in on {came}"));
+                run.note(format!("the answer leaves by {out}; the packet came in on {came}"));
                 false
             }
             _ => back == *sender,
         }
     }
 
-    fn send(&mut self, sender: &Party, mut packet: Packet, trip: &mut Trip<'_>) -> Way {
-        trip.steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
-        trip.routed = 0;
+    fn send(&mut self, sender: &Party, mut packet: Packet, run: &mut Run) -> Way {
+        run.steps.push(TraceStep::Sent(sender.clone(), packet.clone()));
+        run.routed = 0;
         let jail = match sender {
-            Party::Host => return self.originate(sender, packet, trip),
+            Party::Host => return self.originate(sender, packet, run),
             Party::Network(interface) => {
                 let is_there = |jail: &Attachment| jail.behind == Some(*interface) && jail.has(packet.to.ip());
                 if self.jails.iter().any(is_there) {
-                    trip.note(format!("over {interface}, not through the host"));
-                    return self.neighbour(packet, *interface, trip);
+                    run.note(format!("over {interface}, not through the host"));
+                    return self.neighbour(packet, *interface, run);
                 }
-                return self.arrive(packet, *interface, trip);
+                return self.arrive(packet, *interface, run);
             }
             Party::Jail(name) => {
                 let mut sides = self.jails.iter().filter(|jail| jail.name == *name);
                 if sides.clone().any(|jail| jail.behind.is_some() && jail.has(packet.to.ip())) {
-                    return trip.delivered(sender.clone(), packet);
+                    return run.delivered(sender.clone(), packet);
                 }
                 sides.clone().find(|jail| jail.has(packet.from.ip())).or_else(|| sides.next()).cloned()
             }
         };
-        let Some(jail) = jail else { return trip.lost("there is no such jail") };
-        let Some(behind) = jail.behind else { return self.originate(sender, packet, trip) };
+        let Some(jail) = jail else { return run.lost("there is no such jail") };
+        let Some(behind) = jail.behind else { return self.originate(sender, packet, run) };
         // the destination of the frame stays, whatever pf makes of the packet in it
         let on_link = jail.addresses.iter().any(|own| own.contains(&packet.to.ip()));
         let past = on_link && !self.is_own(packet.to.ip());
         if let Some(member) = jail.member.filter(|_| self.pfil_member) {
-            let after = self.hook(packet, Direction::In, member, trip);
-            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            let after = self.hook(packet, Direction::In, member, run);
+            let After::Goes(passed) = after else { return self.elsewhere(after, run) };
             packet = passed;
         }
         if past {
-            trip.note(format!("over {behind}, not through the host"));
-            return self.neighbour(packet, behind, trip);
+            run.note(format!("over {behind}, not through the host"));
+            return self.neighbour(packet, behind, run);
         }
-        if !on_link && let Some(way) = self.by_its_router(&packet, &jail, behind, trip) {
+        if !on_link && let Some(way) = self.by_its_router(&packet, &jail, behind, run) {
             return way;
         }
-        self.arrive(packet, behind, trip)
+        self.arrive(packet, behind, run)
     }
 
     /// The way of a packet that a jail sends to the router of its default route; `None` if that is the host.
-    fn by_its_router(&self, packet: &Packet, jail: &Attachment, behind: Interface, trip: &mut Trip<'_>) -> Option<Way> {
+    fn by_its_router(&self, packet: &Packet, jail: &Attachment, behind: Interface, run: &mut Run) -> Option<Way> {
         let name = &jail.name;
         let route = format!("the default route of jail {name}");
         match self.routers.get(name).map(|routers| *routers.of(packet.family())).unwrap_or_default() {
-            Router::Missing => return Some(trip.lost(&format!("jail {name} has no default route"))),
+            Router::Missing => return Some(run.lost(&format!("jail {name} has no default route"))),
             Router::At(router) if self.is_own(router) => return None,
             Router::At(router) => match self.jails.iter().find(|other| other.has(router)) {
                 Some(other) => {
-                    trip.run.gave_up = Some(format!("what jail {}, the router of jail {name}, sends on", other.name));
-                    return Some(trip.lost("sent to another jail"));
+                    run.gave_up = Some(format!("what jail {}, the router of jail {name}, sends on", other.name));
+                    return Some(run.lost("sent to another jail"));
                 }
-                None => trip.note(format!("over {behind} to the router {router}, not through the host")),
+                None => run.note(format!("over {behind} to the router {router}, not through the host")),
             },
             Router::Unknown if !self.is_outer(jail) => return None,
-            Router::Unknown if trip.run.assume(&route, 2) == 0 => {
-                trip.note(format!("assumed: {route} is the host"));
+            Router::Unknown if run.assume(&route, 2) == 0 => {
+                run.note(format!("assumed: {route} is the host"));
                 return None;
             }
-            Router::Unknown => trip.note(format!("assumed: {route} is another router")),
+            Router::Unknown => run.note(format!("assumed: {route} is another router")),
         }
-        Some(trip.delivered(Party::Network(behind), packet.clone()))
+        Some(run.delivered(Party::Network(behind), packet.clone()))
     }
 
     /// Sends a packet of the host, or of a jail on its stack.
-    fn originate(&mut self, sender: &Party, packet: Packet, trip: &mut Trip<'_>) -> Way {
+    fn originate(&mut self, sender: &Party, packet: Packet, run: &mut Run) -> Way {
         let packet = Packet { received_on: None, fib: self.fib_of(sender), ..packet };
         if !self.is_own(packet.to.ip()) {
-            return self.leave(packet, trip);
+            return self.leave(packet, run);
         }
         // the host reaches its own addresses over lo0, those of another loopback interface over that one
-        let Some(interface) = self.loopback(packet.to.ip()) else { return trip.lost("the host has no lo0") };
-        match self.hook(packet, Direction::Out, interface, trip) {
+        let Some(interface) = self.loopback(packet.to.ip()) else { return run.lost("the host has no lo0") };
+        match self.hook(packet, Direction::Out, interface, run) {
             // tags are removed in the loop (m_tag_delete_nonpersistent in sys/net/if_loop.c)
-            After::Goes(packet) => self.arrive(Packet { tag: None, ..packet }, interface, trip),
-            other => self.elsewhere(other, trip),
+            After::Goes(packet) => self.arrive(Packet { tag: None, ..packet }, interface, run),
+            other => self.elsewhere(other, run),
         }
     }
 
     /// ip_input(9): a packet comes in on an interface.
-    fn arrive(&mut self, packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
+    fn arrive(&mut self, packet: Packet, on: Interface, run: &mut Run) -> Way {
         if !is_loopback(on) && (packet.from.ip().is_loopback() || packet.to.ip().is_loopback()) {
-            return trip.lost("a loopback address does not come from a network");
+            return run.lost("a loopback address does not come from a network");
         }
         let fib = self.lookup.interfaces.iter().find(|known| known.name == on).map_or(0, |known| known.fib);
         let packet = Packet { received_on: Some(on), fib, ..packet };
-        let after = self.hook(packet, Direction::In, on, trip);
-        let After::Goes(packet) = after else { return self.elsewhere(after, trip) };
+        let after = self.hook(packet, Direction::In, on, run);
+        let After::Goes(packet) = after else { return self.elsewhere(after, run) };
         if self.is_own(packet.to.ip()) {
-            return self.deliver(packet, trip);
+            return self.deliver(packet, run);
         }
         if !self.forwarding.of(packet.family()) {
-            return trip.lost("the host does not forward");
+            return run.lost("the host does not forward");
         }
         // ip6_forward checks the scope of the source before pf could translate it; ip_output checks after pf
         if packet.family() == Family::Inet6 && packet.from.ip().is_loopback() {
-            return trip.lost("::1 is not forwarded");
+            return run.lost("::1 is not forwarded");
         }
-        self.leave(packet, trip)
+        self.leave(packet, run)
     }
 
     /// Delivers to a socket of the host or of a jail on its stack.
-    fn deliver(&mut self, mut packet: Packet, trip: &mut Trip<'_>) -> Way {
+    fn deliver(&mut self, mut packet: Packet, run: &mut Run) -> Way {
         if self.filter_local {
-            let Some(lo0) = self.lo0() else { return trip.lost("the host has no lo0") };
-            let after = self.hook(packet, Direction::Out, lo0, trip);
-            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            let Some(lo0) = self.lo0() else { return run.lost("the host has no lo0") };
+            let after = self.hook(packet, Direction::Out, lo0, run);
+            let After::Goes(passed) = after else { return self.elsewhere(after, run) };
             packet = passed;
         }
         let address = packet.to.ip();
         let jail = self.jails.iter().find(|jail| jail.behind.is_none() && jail.has(address));
         let party = jail.map_or(Party::Host, |jail| Party::Jail(jail.name.clone()));
-        trip.delivered(party, packet)
+        run.delivered(party, packet)
     }
 
     /// ip_output(9): sends a packet out by the interface that leads to its destination.
-    fn leave(&mut self, packet: Packet, trip: &mut Trip<'_>) -> Way {
+    fn leave(&mut self, packet: Packet, run: &mut Run) -> Way {
         let fib = packet.fib;
         if !self.lookup.knows_fib(fib) {
-            trip.run.gave_up = Some(format!("the routes of FIB {fib} are unknown"));
+            run.gave_up = Some(format!("the routes of FIB {fib} are unknown"));
         }
         let Some(out) = self.lookup.route_of_fib(fib, packet.to.ip()) else {
             let table = if fib == 0 { String::new() } else { format!(" in FIB {fib}") };
-            return trip.lost(&format!("no route{table}"));
+            return run.lost(&format!("no route{table}"));
         };
         let meant = packet.to.ip();
-        let after = self.hook(packet, Direction::Out, out, trip);
-        let After::Goes(packet) = after else { return self.elsewhere(after, trip) };
+        let after = self.hook(packet, Direction::Out, out, run);
+        let After::Goes(packet) = after else { return self.elsewhere(after, run) };
         if packet.from.ip().is_loopback() {
-            return trip.lost("a loopback address does not go to a network");
+            return run.lost("a loopback address does not go to a network");
         }
         if packet.to.ip() != meant && self.lookup.route_of_fib(fib, packet.to.ip()) != Some(out) {
-            return trip.lost("translated on the way out to an address behind another interface");
+            return run.lost("translated on the way out to an address behind another interface");
         }
-        self.neighbour(packet, out, trip)
+        self.neighbour(packet, out, run)
     }
 
     /// Continues with a packet that pf has taken over.
-    fn elsewhere(&mut self, after: After, trip: &mut Trip<'_>) -> Way {
+    fn elsewhere(&mut self, after: After, run: &mut Run) -> Way {
         match after {
             After::Dropped => None,
-            After::Goes(packet) => self.leave(packet, trip),
+            After::Goes(packet) => self.leave(packet, run),
             After::Crossed(packet) => {
                 // pf itself routes it, and does not evaluate it again (skip_test in pf_route)
                 if self.is_own(packet.to.ip()) {
-                    return self.deliver(packet, trip);
+                    return self.deliver(packet, run);
                 }
                 match self.lookup.route_of_fib(packet.fib, packet.to.ip()) {
-                    Some(out) => self.neighbour(packet, out, trip),
-                    None => trip.lost("no route"),
+                    Some(out) => self.neighbour(packet, out, run),
+                    None => run.lost("no route"),
                 }
             }
             After::Sent { packet, on, tested } => {
-                trip.routed += 1;
-                if trip.routed > ROUTED {
-                    return trip.lost("sent elsewhere too often");
+                run.routed += 1;
+                if run.routed > ROUTED {
+                    return run.lost("sent elsewhere too often");
                 }
                 if is_loopback(on) {
-                    trip.run.gave_up = Some(format!("what becomes of a packet that is sent out by {on} is unknown"));
-                    return trip.lost("sent to loopback");
+                    run.gave_up = Some(format!("what becomes of a packet that is sent out by {on} is unknown"));
+                    return run.lost("sent to loopback");
                 }
                 if !tested {
-                    return self.neighbour(packet, on, trip);
+                    return self.neighbour(packet, on, run);
                 }
-                match self.hook(packet, Direction::Out, on, trip) {
-                    After::Goes(packet) => self.neighbour(packet, on, trip),
-                    other => self.elsewhere(other, trip),
+                match self.hook(packet, Direction::Out, on, run) {
+                    After::Goes(packet) => self.neighbour(packet, on, run),
+                    other => self.elsewhere(other, run),
                 }
             }
         }
     }
 
     /// The last hop, on a bridge or a wire.
-    fn neighbour(&mut self, mut packet: Packet, on: Interface, trip: &mut Trip<'_>) -> Way {
+    fn neighbour(&mut self, mut packet: Packet, on: Interface, run: &mut Run) -> Way {
         let jail = self.jails.iter().find(|jail| jail.behind == Some(on) && jail.has(packet.to.ip())).cloned();
         let Some(jail) = jail else {
             if let Some(tunnel) = TUNNELS.iter().find(|tunnel| on.as_str().starts_with(**tunnel)) {
-                trip.note(format!("wrapped by {tunnel}: what becomes of the outer packet is not followed"));
+                run.note(format!("wrapped by {tunnel}: what becomes of the outer packet is not followed"));
             }
-            return trip.delivered(Party::Network(on), packet);
+            return run.delivered(Party::Network(on), packet);
         };
         if let Some(member) = jail.member.filter(|_| self.pfil_member) {
-            let after = self.hook(packet, Direction::Out, member, trip);
-            let After::Goes(passed) = after else { return self.elsewhere(after, trip) };
+            let after = self.hook(packet, Direction::Out, member, run);
+            let After::Goes(passed) = after else { return self.elsewhere(after, run) };
             packet = passed;
         }
         // a jail drops a packet from the wire with its own address as source
         if jail.has(packet.from.ip()) {
-            return trip.lost(&format!("jail {} gets a packet from its own address", jail.name));
+            return run.lost(&format!("jail {} gets a packet from its own address", jail.name));
         }
         if !jail.has(packet.to.ip()) {
-            return trip.lost("translated at the bridge member, after the last hop");
+            return run.lost("translated at the bridge member, after the last hop");
         }
-        trip.delivered(Party::Jail(jail.name), packet)
+        run.delivered(Party::Jail(jail.name), packet)
     }
 
-    fn hook(&mut self, packet: Packet, direction: Direction, on: Interface, trip: &mut Trip<'_>) -> After {
-        let Trip { run, steps, known, .. } = trip;
-        self.pf.test(packet, (direction, on), (&self.lookup, known), run, steps)
+    fn hook(&mut self, packet: Packet, direction: Direction, on: Interface, run: &mut Run) -> After {
+        self.pf.test(packet, (direction, on), &self.lookup, run)
     }
 }
 

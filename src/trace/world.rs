@@ -17,7 +17,7 @@ use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
-use crate::pfconf::rule::{Action, RuleKind};
+use crate::pfconf::rule::RuleKind;
 use crate::rule::Rule;
 
 /// The beginning of the message about a file that pfctl(8) would refuse.
@@ -141,7 +141,7 @@ impl World {
         let mut world = World::of_host(host, release)?;
         world.pf.enabled = firewall.status()?.enabled;
         for (path, conf) in firewall.rulesets(true)? {
-            if let Some(unread) = conf.unread().first() {
+            if let Some(unread) = conf.unread.first() {
                 let name = if path.is_empty() { "main ruleset".to_owned() } else { format!("anchor {path}") };
                 return Err(Error::new(Kind::Unsupported, unread.clone()).context(&name));
             }
@@ -159,12 +159,12 @@ impl World {
         if self.lookup.interfaces.is_empty() {
             return None;
         }
-        conf.refused(&|of| self.lookup.families(of))
+        conf.refused(&|of| self.lookup.named(of))
     }
 
     /// The rules that pf has, each with its statement in the file from which pfctl(8) has loaded them.
     pub fn named_by(&self, conf: &Conf, file: &Conf) -> Conf {
-        conf.named_by(file, &|of| of.networks(&self.lookup).collect())
+        conf.named_by(file, &|of| self.lookup.named(of))
     }
 
     fn add_address(&mut self, name: &str, address: IpAddr, vnet: bool) {
@@ -221,17 +221,15 @@ impl World {
         if path.is_empty() {
             self.pf.skip.clone_from(&conf.skip);
             self.pf.syncookies = conf.syncookies;
-            self.notes = match &conf.ether[..] {
-                [] => vec![],
-                [rule] => vec![format!("rules about Ethernet frames are not evaluated: {rule}")],
-                [rule, more @ ..] => {
-                    vec![format!("rules about Ethernet frames are not evaluated: {rule} and {} more", more.len())]
-                }
+            let more = match conf.ether.len().saturating_sub(1) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
             };
+            let note = |rule| format!("rules about Ethernet frames are not evaluated: {rule}{more}");
+            self.notes = conf.ether.first().map(note).into_iter().collect();
         }
     }
 
-    /// The same with pf.conf(5) text: for tests and benches.
     #[cfg(feature = "internals")]
     pub fn load_text(&mut self, path: &str, text: &str) -> Result<()> {
         self.load_conf(path, &text.parse()?);
@@ -243,8 +241,7 @@ impl World {
         let mut made = self.clone();
         if let Some(main) = made.pf.rulesets.get_mut("") {
             for rule in Arc::make_mut(main).of_mut(RuleKind::Filter) {
-                let is_kport = matches!(&rule.action, Action::Call(_, call) if Called::resolve("", call).is_kport());
-                rule.quick &= !is_kport;
+                rule.quick &= !rule.calls_kport();
             }
         }
         made
@@ -289,7 +286,6 @@ impl World {
         owner.map(|owner| owner.name).filter(|name| is_loopback(*name)).or_else(|| self.lo0())
     }
 
-    /// The FIB of what a party on the host's stack sends.
     pub(super) fn fib_of(&self, party: &Party) -> u32 {
         match party {
             Party::Jail(name) => self.jail_fibs.get(name).copied().unwrap_or(0),

@@ -648,6 +648,16 @@ fn ports_that_count() {
     }
 }
 
+#[test]
+fn ports_that_no_rule_distinguishes() {
+    let text = "pass proto tcp to port { 80 8000:8010 }\npass proto udp from port > 1023\n";
+    let mut world = of(Release::V15, text);
+    assert_eq!(Vec::from_iter(world.port_edges()), [80, 81, 1023, 1024, 8000, 8001, 8010, 8011]);
+    // the rules of every anchor count
+    world.load_text("f2b", "block in proto tcp to port 65535\n").unwrap();
+    assert_eq!(world.port_edges().last(), Some(&65535));
+}
+
 /// The rules that pf evaluates grow with the published jails: one for each call, and those of each anchor.
 #[test]
 fn what_is_looked_at_is_counted() {

@@ -1390,7 +1390,7 @@ fn skipped_interfaces() {
     let fake = Fake::new();
     let skipped = || {
         let main = native(&fake).main_ruleset().unwrap();
-        main.unread().is_empty().then(|| main.skip.clone())
+        main.unread.is_empty().then(|| main.skip.clone())
     };
     fake.set_interfaces(&[]);
     // an answer without the group of all interfaces is from another kernel
@@ -1546,7 +1546,7 @@ fn settings_are_read_each_time() {
     let calls = fake.calls_of(|| assert_eq!(main(), main()));
     assert!(!calls.iter().any(|call| call.contains("RULENV") || call.starts_with("PFNL")), "{calls:?}");
     fake.set_other_kif();
-    assert_eq!(main().unread().len(), 1);
+    assert_eq!(main().unread.len(), 1);
 }
 
 /// An anchor in braces can be loaded by itself: it has its own tickets.

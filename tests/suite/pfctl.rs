@@ -897,7 +897,7 @@ pass in inet proto tcp from <friends> to any port = 22 flags S/SA keep state
     );
     assert_eq!(texts[1].lines().filter(|line| line.starts_with("rdr ")).count(), 2, "{}", texts[1]);
     assert_eq!(texts[3], "", "an anchor that is called and not there");
-    assert!(read.iter().all(|(_, conf)| conf.unread().is_empty()));
+    assert!(read.iter().all(|(_, conf)| conf.unread.is_empty()));
 }
 
 /// pf names an anchor without a name `_1`, a number that `-sr` does not show, and the anchors in its braces are below that. So the

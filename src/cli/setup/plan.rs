@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::Host;
 use crate::name::PARENT;
 use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
@@ -177,10 +177,12 @@ impl Ground<'_> {
         self.name.display().to_string()
     }
 
-    fn prove(&self, text: &[u8], quick: bool) -> Result<Proof> {
-        let conf = Conf::of_named(self.name, text)?;
-        let (judge, possible) = proof::judge(self.host, [("", &conf)], &self.file())?;
-        proof::prove_with(&judge, &possible, quick)
+    /// `number` is the number of a line in messages.
+    fn prove(&self, text: &[u8], quick: bool, number: impl Fn(usize) -> usize) -> Result<Proof> {
+        let mut conf = Conf::of_named(self.name, text)?;
+        conf.renumber(&self.file(), number);
+        let (judge, entrances) = proof::judge(self.host, [("", &conf)], &self.file())?;
+        proof::prove_with(&judge, &entrances, quick)
     }
 }
 
@@ -195,13 +197,13 @@ pub struct Checked {
 
 /// Judges a file that has the lines. Their place is wrong if kport's rules must not be quick there, but may be in another one.
 pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
-    let proof = ground.prove(text, true)?;
+    let proof = ground.prove(text, true, |line| line)?;
     if proof.holds() {
         return Ok(Checked { proof, no_quick: None, better: None });
     }
     let other = place(ground, &without_calls(ground, text), &CALLS.map(|(_, line)| line))?;
     if other.as_ref().is_ok_and(|other| other.checked.no_quick.is_some()) {
-        let slow = ground.prove(text, false)?;
+        let slow = ground.prove(text, false, |line| line)?;
         if slow.holds() {
             return Ok(Checked { proof: slow, no_quick: first_bypassed(proof), better: None });
         }
@@ -236,7 +238,7 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
     let outline = Outline::of_file(ground.name, text);
     if let Some(broken) = &outline.broken {
         plan.missing = CALLS.map(|(_, line)| line).to_vec();
-        plan.by_hand.push(broken.to_string());
+        plan.by_hand.push(format!("line {}: {}", broken.line, broken.why));
         return Ok(plan);
     }
     let name = ground.file();
@@ -336,8 +338,8 @@ fn place(
     let [nat, rdr, filter] = CALLS.map(|(kind, _)| candidates(&all, text, kind));
     let rules = |of: &[Candidate]| of.iter().map(|candidate| candidate.rules).collect();
     let positions = Positions { nat: rules(&nat), rdr: rules(&rdr), filter: rules(&filter) };
-    let (judge, possible) = proof::judge(ground.host, [("", &conf)], &name)?;
-    let places = match proof::places(&judge, &conf, &possible, &positions) {
+    let (judge, entrances) = proof::judge(ground.host, [("", &conf)], &name)?;
+    let places = match proof::places(&judge, &conf, &entrances, &positions) {
         Ok(Ok(places)) => places,
         Ok(Err(found)) => return Ok(Err(vec![contradiction(&found)])),
         Err(error) => return Ok(Err(vec![error.to_string()])),
@@ -356,11 +358,7 @@ fn place(
             return Ok(Err(vec![format!("line {}: the backslash at its end joins the next line to it", last.after)]));
         }
         let made = inserted(text, &insertions);
-        let prove = |quick| {
-            let mut proof = ground.prove(&made, quick)?;
-            proof.renumber(&|line| old_line(&insertions, line));
-            Ok::<_, Error>(proof)
-        };
+        let prove = |quick| ground.prove(&made, quick, |line| old_line(&insertions, line));
         let proof = match prove(quick) {
             Ok(proof) => proof,
             Err(error) => return Ok(Err(vec![error.to_string()])),

@@ -24,6 +24,7 @@ fn entrance() -> Entrance {
         host: "192.0.2.1:8080".parse().unwrap(),
         jail: "10.0.0.2:80".parse().unwrap(),
         via: Some("bridge0".parse().unwrap()),
+        required: true,
     }
 }
 
