@@ -10,7 +10,6 @@ pub mod self_test;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use once_cell::unsync::OnceCell;
 
@@ -21,9 +20,8 @@ use crate::options::Options;
 use crate::pf::{Firewall, Rulesets, Status};
 use crate::pfconf::Conf;
 use crate::publication::{Publication, Redirect};
-use crate::readiness::{Findings, MainRuleset, Surroundings};
+use crate::readiness::{self, Findings, MainRuleset, Surroundings};
 use crate::store::{Record, Store};
-use crate::trace::{Release, World};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +210,7 @@ impl<'a> Evidence<'a> {
         let interfaces = host.interfaces();
         let mut rulesets = firewall.rulesets(false);
         if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
-            name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
+            readiness::name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
         }
         Evidence {
             host,
@@ -260,13 +258,4 @@ impl<'a> Evidence<'a> {
     fn jail_with(&self, has: impl Fn(&Options) -> bool) -> Option<String> {
         self.publications().find(|publication| has(&publication.options)).map(|publication| publication.jail.mention())
     }
-}
-
-/// Names the rules of the main ruleset as the file has them that pfctl(8) has loaded, as far as they are the same.
-fn name_by_file(rulesets: &mut Rulesets, interfaces: &[HostInterface], file: &Path) {
-    let Some((_, main)) = rulesets.iter_mut().find(|(path, _)| path.is_empty()) else { return };
-    // the administrator's file may be another one, or not be readable
-    let Ok(file) = Conf::of_file(file) else { return };
-    let world = World::new(Release::default(), interfaces.to_vec());
-    *main = Arc::new(world.named_by(main, &file));
 }

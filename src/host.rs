@@ -32,7 +32,7 @@ pub use linux::System;
 pub use linux::{default_route6, ephemeral, listener};
 
 use crate::error::{Error, Kind, Result};
-use crate::net::{Family, Interface, PerFamily, Place, Protocol};
+use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol};
 
 /// A network interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +75,21 @@ impl HostInterface {
     /// Whether it has this address.
     pub fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)
+    }
+
+    /// Its networks that other hosts use.
+    pub(crate) fn networks(&self, family: Family) -> impl Iterator<Item = &IpNet> {
+        let usable = |own: &IpNet| !matches!(own.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local());
+        self.addresses.iter().filter(move |own| Family::of(own.addr()) == family && usable(own))
+    }
+
+    /// The address that other hosts use.
+    pub(crate) fn address(&self, family: Family) -> Option<IpAddr> {
+        self.networks(family).next().map(IpNet::addr)
+    }
+
+    pub(crate) fn is_in_jail_group(&self) -> bool {
+        JAIL_GROUPS.iter().any(|group| group.parse().is_ok_and(|group| self.is_in(group)))
     }
 }
 

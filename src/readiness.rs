@@ -1,5 +1,4 @@
-//! The causes of a dead port that `publish` checks each time, and `kport doctor` reports. One place for the checks and
-//! for their messages.
+//! The causes of a dead port that `publish` checks each time, and `kport doctor` reports, with their messages.
 //!
 //! If pf would not evaluate the rules at all ([`disabled`], [`uncalled`], [`unforwarded`], [`unfiltered`]), `publish`
 //! fails. What [`of_jail`] finds is a note: missing interfaces, and a main ruleset that blocks.
@@ -15,7 +14,7 @@ use std::rc::Rc;
 
 pub use answers::{Ways, on_the_lan, unanswered};
 pub use interfaces::{everywhere, interfaces, neighbour_discovery, skip};
-pub use judged::{MainRuleset, bypassed, calls, main_ruleset, remedy};
+pub use judged::{MainRuleset, bypassed, calls, main_ruleset, name_by_file, remedy};
 pub use lines::{CALLS, Wildcard, can_be_turned, end_of_path, missing, missing_in, pf_conf, uncalled, wildcards};
 
 use serde::{Deserialize, Serialize};
@@ -67,15 +66,6 @@ impl Surroundings<'_> {
     pub fn sysctl_is_on(&self, name: &str) -> Result<bool> {
         Ok(self.host.sysctl(name)?.is_some_and(|value| value != 0))
     }
-}
-
-/// The address of an interface that outside hosts use.
-pub fn address(interface: &HostInterface, family: Family) -> Option<IpAddr> {
-    let usable = |address: &IpAddr| match address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
-    };
-    interface.addresses.iter().map(|own| own.addr()).find(|a| Family::of(*a) == family && usable(a))
 }
 
 fn and_more(count: usize) -> String {
@@ -205,8 +195,7 @@ pub fn other_firewalls(value: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
     found.collect()
 }
 
-/// pf filters at the members of bridges, where answers would be translated back. `who` publishes with an option that
-/// translates sources.
+/// pf filters at the members of bridges, where answers would be translated back. `who` publishes what translates sources.
 pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
     let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
     Ok(looks.then(|| Problem {

@@ -9,12 +9,11 @@
 //! it, the verdict is [`Verdict::Depends`].
 //!
 //! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the
-//! loaded rulesets, with the `state`s and what rules look up (`lookup`). `world` is the host around pf, and `way` the
+//! loaded rulesets, with the `state`s and what rules compare (`matching`). `world` is the host around pf, and `way` the
 //! path of a packet through it.
 
 mod classes;
 mod filter;
-mod lookup;
 mod matching;
 mod packet;
 mod state;

@@ -12,7 +12,6 @@ use crate::name::{Anchor, JailName, PARENT};
 use crate::net::Family;
 use crate::pf::Compared;
 use crate::publication::{Redirect, unusable};
-use crate::readiness;
 use crate::rules;
 use crate::store::Record;
 
@@ -158,7 +157,7 @@ fn half_published(evidence: &Evidence<'_>, record: &Record, addresses: &[IpAddr]
                 continue;
             }
             let mut outer = around.outer(redirect.place, family)?.into_iter();
-            let interface = outer.find(|interface| readiness::address(interface, family).is_some());
+            let interface = outer.find(|interface| interface.address(family).is_some());
             let address = addresses.iter().find(|a| Family::of(**a) == family && unusable(**a).is_none());
             let (Some(address), Some(HostInterface { name, .. })) = (address, interface) else { continue };
             let (jail, family, only) = (record.jail.mention(), family.protocol(), by.protocol());

@@ -52,8 +52,7 @@ impl Operand {
         }
     }
 
-    /// Whether pf treats it as several addresses, whatever addresses it has at present (DYNIF_MULTIADDR in
-    /// sbin/pfctl/parse.y, and tables).
+    /// Whether pf treats it as several, whatever addresses it has (DYNIF_MULTIADDR in sbin/pfctl/parse.y, and tables).
     pub fn is_several(&self) -> bool {
         match self {
             Operand::Table(_) => true,

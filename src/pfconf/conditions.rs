@@ -1,5 +1,4 @@
-//! Rules: filter, translation, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in
-//! sbin/pfctl/parse.y).
+//! Rules, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in sbin/pfctl/parse.y).
 
 use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
@@ -235,8 +234,9 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             said.flags = true;
             when.flags = flags(words)?;
         }
-        "icmp-type" => said.icmp = words.list(&mut |words| icmp(words, false))?,
-        "icmp6-type" => said.icmp = words.list(&mut |words| icmp(words, true))?,
+        word @ ("icmp-type" | "icmp6-type") => {
+            said.icmp = words.list(&mut |words| icmp(words, word == "icmp6-type"))?
+        }
         "tos" => when.tos = Some(words.read("is not a tos", names::tos)?).filter(|tos| *tos > 0),
         "prio" => when.prio = Some(words.number()?),
         "probability" => {

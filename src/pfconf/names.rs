@@ -1,5 +1,4 @@
-//! Names for numbers: protocols(5), services(5), ICMP types and codes, types of service, tcp flags; and the keywords of
-//! pf.conf(5).
+//! Names for numbers: protocols, services, ICMP types and codes, types of service, tcp flags; the keywords of pf.conf(5).
 
 /// The number of a name, or a number as it is.
 fn named(table: &[(&str, u8)], text: &str) -> Option<u8> {

@@ -36,40 +36,26 @@ impl Children {
             return;
         }
         let opened = opened(line);
-        if self.calls.is_empty() && opened.is_some_and(is_kport) {
-            self.main += &format!("{}\n", line.trim_end_matches(" {"));
-        }
-        if self.done {
-            self.calls.extend(opened.map(str::to_owned));
-            return;
-        }
-        if let Some(called) = opened {
-            self.calls.push(called.to_owned());
-            match &self.calls[..] {
-                [parent] if is_kport(parent) => _ = self.found.get_or_insert_default(),
-                [parent, child] if is_kport(parent) && is_node(child) => {
-                    self.nodes = true;
-                    return;
-                }
-                [parent, child] if is_kport(parent) => {
-                    self.found.get_or_insert_default().push((child.clone(), Vec::new()));
-                    return;
+        match &self.calls[..] {
+            [] if opened.is_some_and(is_kport) => {
+                self.main += &format!("{}\n", line.trim_end_matches(" {"));
+                self.found.get_or_insert_default();
+            }
+            [parent, above @ ..] if is_kport(parent) && !self.done => match (above, opened, &mut self.found) {
+                ([], Some(child), _) if is_node(child) => self.nodes = true,
+                ([], Some(child), Some(found)) => found.push((child.to_owned(), Vec::new())),
+                // a call is a rule as well
+                ([_], _, Some(found)) if !line.is_empty() => {
+                    found.last_mut().into_iter().for_each(|(_, rules)| add(line, rules, self.texts));
                 }
                 _ => {}
-            }
+            },
+            _ => {}
         }
-        // at the level of the rules of one of kport's anchors; a call is a rule as well
-        let level = self.calls.len() - usize::from(opened.is_some());
-        if level != 2 || !is_kport(&self.calls[0]) || line.is_empty() {
-            return;
-        }
-        if let Some((_, lines)) = self.found.as_mut().and_then(|found| found.last_mut()) {
-            add(line, lines, self.texts);
-        }
+        self.calls.extend(opened.map(str::to_owned));
     }
 
-    /// After the last line. `None` if there is no call, if this pfctl(8) does not print the called anchors, also because there are
-    /// nodes, or if it was cut off: the braces of a call are not closed.
+    /// After the last line. `None` without a call, and if what is called was not printed in full.
     pub fn finish(self) -> Option<ByChild> {
         self.found.filter(|_| self.done && !self.nodes)
     }

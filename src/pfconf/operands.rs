@@ -291,8 +291,7 @@ pub(super) enum PoolFor {
     Route,
 }
 
-/// `10.0.0.2`, `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`; and whether its ports are `a:*`, as many as the
-/// rule matches.
+/// `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`; and whether its ports are `a:*`, as many as the rule's.
 pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, bool)> {
     let addresses = match what {
         PoolFor::Route => words.list(&mut gateway)?,

@@ -1,5 +1,4 @@
-//! Rules as pfctl(8) prints them (print_rule in sbin/pfctl/pfctl_parser.c), as far as they are kept: the output reads as the
-//! same rules.
+//! Rules as pfctl(8) prints them (print_rule in sbin/pfctl/pfctl_parser.c); the output reads as the same rules.
 
 use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};

@@ -1,5 +1,4 @@
-//! One rule as pf evaluates it, without lists and macros. Of what does not decide where a packet goes only labels and `log`
-//! are kept.
+//! One rule as pf evaluates it. Of what does not decide where a packet goes only labels and `log` are kept.
 
 use std::iter;
 use std::sync::Arc;
@@ -165,8 +164,7 @@ pub struct Conditions {
     pub unknown: Option<String>,
 }
 
-/// Where a rule was read, for messages and for editing the file. It is not part of the rule: two rules that differ only in it
-/// are equal.
+/// Where a rule was read, for messages and for editing the file. Two rules that differ only in it are equal.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     pub text: Arc<str>,

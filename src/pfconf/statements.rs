@@ -1,5 +1,4 @@
-//! The statements of a file, in order: settings, tables, macros, anchors in braces; rules are read in `conditions`. An editor edits
-//! the file at their positions.
+//! The statements of a file, in order, with their positions, at which an editor edits it; rules are read in `conditions`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -98,8 +97,7 @@ impl Statement {
     }
 }
 
-/// The statements of a pf.conf(5) in their order, including those of included files. One that cannot be read is listed as
-/// well, [with the reason](Statement::refused).
+/// The statements of a file and of those that it includes, also those that [cannot be read](Statement::refused).
 #[derive(Debug, Default)]
 pub struct Outline {
     pub statements: Vec<Statement>,
@@ -434,8 +432,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Two rules for an interface: its networks may not arrive on other interfaces, and its addresses not at all; without the
-    /// second for loopback (antispoof in parse.y).
+    /// Its networks may not arrive on other interfaces, and its addresses not at all but for loopback (antispoof in parse.y).
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
         let mut block = Rule::new(origin(statement), Action::Block);

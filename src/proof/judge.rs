@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::error::Result;
 use crate::host::{Host, HostInterface};
-use crate::net::{Direction, Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol};
+use crate::net::{Direction, Family, Interface, PerFamily, Place, Protocol};
 use crate::pfconf::Conf;
 use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Rule, RuleKind};
@@ -77,6 +77,18 @@ pub struct Cited {
     pub line: usize,
     /// As it is in the file, without comments.
     pub text: Arc<str>,
+}
+
+impl Cited {
+    /// That of a rule, given the name of the main file.
+    pub fn of(Rule { origin, .. }: &Rule, main: &str) -> Cited {
+        let (line, file) = match &*origin.file {
+            "" => (0, "".into()),
+            name if name == main => (origin.line, "".into()),
+            _ => (origin.line, origin.file.clone()),
+        };
+        Cited { file, line, text: origin.text.clone() }
+    }
 }
 
 /// `line 5, block drop in quick from <bad> to any`
@@ -170,17 +182,6 @@ impl Judge {
         Judge { world, main: main.into(), sources, ports: vec![] }
     }
 
-    /// From now on also judges whether sources that are refused at other ports of the jails, those that rules name, stay
-    /// refused there.
-    fn refuses_at_ports_of(&mut self, entrances: &[Entrance]) {
-        let ports: Vec<u16> = self.world.refusing_ports().into_iter().take(MOST_PORTS).collect();
-        for entrance in entrances {
-            let other = ports.iter().filter(|port| **port != entrance.jail.port());
-            let at = |port: &u16| Entrance { jail: SocketAddr::new(entrance.jail.ip(), *port), ..*entrance };
-            self.ports.extend(other.map(at));
-        }
-    }
-
     /// What becomes of every source at an entrance.
     pub fn survey(&self, entrance: &Entrance) -> Result<BySource<'_>> {
         let mut undecided = BTreeSet::new();
@@ -236,14 +237,12 @@ impl Judge {
         hooks.collect()
     }
 
-    /// An ordinary outsider at an entrance: a source that no rule, list or table singles out. If only an allow-list lets
-    /// anybody in, one of those. `None` if there is no such source.
+    /// A source that no rule, list or table singles out; if only an allow-list lets anybody in, one of those.
     pub fn outsider(&self, entrance: &Entrance) -> Result<Option<Outsider>> {
         Ok(self.survey(entrance)?.outsider())
     }
 
-    /// The statement that refuses a source at an entrance because of its address: an ordinary outsider is not refused by
-    /// it. `None` if the source is not refused, or refused as everybody is.
+    /// The statement that refuses a source because of its address: an ordinary outsider is not refused by it.
     pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Cited>> {
         let survey = self.survey(entrance)?;
         let trail = self.trail(entrance, &Source::of(source), &mut BTreeSet::new())?;
@@ -255,13 +254,7 @@ impl Judge {
         // rules that a program has loaded, or may load, are the call's
         let of_file = |rule: &&Rule| rule.origin.line > 0 && !rule.origin.file.is_empty();
         let main = self.world.main_rule(met.rule.action.kind(), met.at);
-        let origin = &Some(met.rule).filter(of_file).or(main).unwrap_or(met.rule).origin;
-        let (line, file) = match &*origin.file {
-            "" => (0, "".into()),
-            name if *name == *self.main => (origin.line, "".into()),
-            _ => (origin.line, origin.file.clone()),
-        };
-        Cited { file, line, text: origin.text.clone() }
+        Cited::of(Some(met.rule).filter(of_file).or(main).unwrap_or(met.rule), &self.main)
     }
 }
 
@@ -310,7 +303,14 @@ pub fn judge<'a>(
     }
     let entrances = entrances(&mut world);
     let mut judge = Judge::new(world, main);
-    judge.refuses_at_ports_of(&entrances);
+    // whether sources that are refused at ports of jails that rules name stay refused there
+    let ports: Vec<u16> = judge.world.refusing_ports().into_iter().take(MOST_PORTS).collect();
+    for entrance in &entrances {
+        let other = ports.iter().filter(|port| **port != entrance.jail.port());
+        judge
+            .ports
+            .extend(other.map(|port| Entrance { jail: SocketAddr::new(entrance.jail.ip(), *port), ..*entrance }));
+    }
     Ok((judge, entrances))
 }
 
@@ -321,24 +321,15 @@ fn entrances(world: &mut World) -> Vec<Entrance> {
     let port = world.ports(PORT)[0];
     let mut found = vec![];
     let gateways = Family::ALL.map(|family| *world.lookup.gateway.of(family));
-    let inner = |interface: &HostInterface| {
-        let ours = |group: &str| group.parse().is_ok_and(|group: Interface| interface.is_in(group));
-        JAIL_GROUPS.into_iter().any(ours) && !gateways.contains(&Some(interface.name))
-    };
+    let inner = |interface: &HostInterface| interface.is_in_jail_group() && !gateways.contains(&Some(interface.name));
     let all = world.lookup.interfaces.clone();
     let (inner, outer): (Vec<_>, Vec<_>) = all.into_iter().partition(inner);
     let has_network = |family| inner.iter().any(|interface| jail_on(interface, family).is_some());
     let any_network = Family::ALL.into_iter().any(has_network);
     for family in Family::ALL {
         let mut jails: Vec<_> = inner.iter().filter_map(|interface| jail_on(interface, family)).collect();
-        let outer: Vec<(Interface, IpAddr)> = outer
-            .iter()
-            .filter(|interface| !world.skips(interface.name))
-            .filter_map(|interface| {
-                let mut addresses = interface.addresses.iter().map(|own| own.addr());
-                Some((interface.name, addresses.find(|address| is_usable(*address, family))?))
-            })
-            .collect();
+        let outer = outer.iter().filter(|interface| !world.skips(interface.name));
+        let outer: Vec<(Interface, IpAddr)> = outer.filter_map(|i| Some((i.name, i.address(family)?))).collect();
         if outer.is_empty() {
             continue;
         }
@@ -362,15 +353,9 @@ fn entrances(world: &mut World) -> Vec<Entrance> {
     found
 }
 
-/// Whether other hosts use such an address.
-fn is_usable(address: IpAddr, family: Family) -> bool {
-    Family::of(address) == family && !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
-}
-
 /// An address for a jail behind an interface, and the interface; on a loopback interface one of the host's own.
 fn jail_on(interface: &HostInterface, family: Family) -> Option<(IpAddr, Option<Interface>)> {
-    let of_jails = |network: &&IpNet| is_usable(network.addr(), family) && !network.addr().is_loopback();
-    let mut networks = interface.addresses.iter().filter(of_jails);
+    let mut networks = interface.networks(family).filter(|network| !network.addr().is_loopback());
     let loopback = "lo".parse().is_ok_and(|group| interface.is_in(group));
     if loopback || Place::Interface(interface.name).is_loopback() {
         return networks.next().map(|network| (network.addr(), None));

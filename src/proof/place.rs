@@ -99,8 +99,7 @@ impl Decided<'_> {
 /// The places that keep whom the ruleset refuses because of his source, and let an ordinary outsider in; the best first.
 /// At each entrance that is not required the outsider is let in if that is possible, too.
 ///
-/// The best place for filter rules is one that is right with and without quick, after the last rule that blocks and the
-/// last anchor of others.
+/// The best is right with and without quick, after the last filter rule that blocks and the last anchor of others.
 pub fn places(
     judge: &Judge,
     conf: &Conf,

@@ -10,10 +10,10 @@ use once_cell::unsync::OnceCell;
 
 use super::evaluator::Probe;
 use super::judged::{MainRuleset, SOURCE_PORTS, first_source};
-use super::{Findings, Publications, Surroundings, address};
+use super::{Findings, Publications, Surroundings};
 use crate::error::{Error, Problem, Result};
 use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
-use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place};
+use crate::net::{Family, Interface, PerFamily, Place};
 use crate::options::{Options, Source};
 use crate::publication::{Answer, Publication, Redirect, distinct};
 use crate::rule::{NextHop, Routing};
@@ -35,8 +35,7 @@ pub struct Ways<'a> {
 }
 
 impl Ways<'_> {
-    /// What the rules of a publication must do so that connections are answered by the interface that they came in on; nothing
-    /// for an interface whose router is unknown.
+    /// What the rules must do so that connections are answered by the interface that they came in on, if its router is known.
     pub fn answers(&self, publication: &Publication) -> Result<Vec<Answer>> {
         let mut made = vec![];
         if publication.options.reply_to.as_ref().is_some_and(Vec::is_empty) {
@@ -102,7 +101,7 @@ impl Ways<'_> {
     }
 
     fn outer(&self, place: Place, family: Family) -> Vec<&HostInterface> {
-        let in_use = |interface: &&HostInterface| interface.up && address(interface, family).is_some();
+        let in_use = |interface: &&HostInterface| interface.up && interface.address(family).is_some();
         let outside = |interface: &&HostInterface| !Place::Interface(interface.name).is_loopback();
         let all = self.interfaces.iter().filter(outside);
         match place {
@@ -175,9 +174,7 @@ pub fn unanswered<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p
         for probe in classes.into_iter().flat_map(|class| class.probes) {
             let Party::Network(on) = probe.sender else { continue };
             // the networks of jails have no clients beyond them
-            let of_jails =
-                |known: &HostInterface| JAIL_GROUPS.iter().any(|group| group.parse().is_ok_and(|g| known.is_in(g)));
-            if interfaces.iter().any(|known| known.name == on && of_jails(known)) {
+            if interfaces.iter().any(|known| known.name == on && known.is_in_jail_group()) {
                 continue;
             }
             let key = (jail.clone(), on, probe.redirect.family());
@@ -264,36 +261,26 @@ impl Case<'_> {
         world.routers.insert(jail.to_string(), PerFamily::each(|_| router));
         let options = &self.publication.options;
         for interface in self.around.outer(redirect.place, family)? {
-            let Some(to) = self.entrance(interface.name) else { continue };
-            let mention = jail.mention();
-            let with = |change: fn(&mut Options)| {
-                let mut options = options.clone();
-                change(&mut options);
-                options
+            let to = match redirect.place {
+                Place::Address(address) => Some(address),
+                _ => interface.address(family),
             };
-            let (hairpin, masquerade) = (with(|o| o.hairpin = true), with(|o| o.masquerade = true));
-            if interface.name == self.via
+            let Some(to) = to.map(|to| SocketAddr::new(to, redirect.host.first())) else { continue };
+            let (mention, on) = (jail.mention(), interface.name);
+            if on == self.via
                 && let Some(client) = self.neighbour(router)
-                && self.verdict(&world, options, interface.name, client, to)? == Verdict::Unanswered
+                && self.verdict(&world, options, on, client, to)? == Verdict::Unanswered
             {
-                let mut remedies = vec![];
-                for (name, options) in [("hairpin", &hairpin), ("masquerade", &masquerade)] {
-                    if self.verdict(&world, options, interface.name, client, to)? == Verdict::Answered {
-                        remedies.push(name);
-                    }
-                }
-                found.problems.push(Problem {
-                    seen: format!(
-                        "hosts of {}, the network of {}, are not answered at {to}: {mention} is on it, and answers them \
-                         directly, from {}",
-                        self.network, interface.name, redirect.target
-                    ),
-                    remedy: remedy(&remedies),
-                });
+                let seen = format!(
+                    "hosts of {}, the network of {on}, are not answered at {to}: {mention} is on it, and answers them \
+                     directly, from {}",
+                    self.network, redirect.target
+                );
+                let remedy = self.remedy(&world, &["hairpin", "masquerade"], on, client, to)?;
+                found.problems.push(Problem { seen, remedy });
             }
             let Some(client) = first_source(options, family) else { continue };
-            let verdict = self.verdict(&world, options, interface.name, client, to)?;
-            let (list, seen) = match verdict {
+            let (list, seen) = match self.verdict(&world, options, on, client, to)? {
                 Verdict::Depends => (
                     &mut found.warnings,
                     format!("whether they are answered at {to} depends on the default route of {mention}"),
@@ -304,20 +291,32 @@ impl Case<'_> {
                 ),
                 _ => continue,
             };
-            let is_enough = self.verdict(&world, &masquerade, interface.name, client, to)? == Verdict::Answered;
-            let remedy = remedy(if is_enough { &["masquerade"] } else { &[] });
+            let remedy = self.remedy(&world, &["masquerade"], on, client, to)?;
             list.push(Problem { seen: format!("clients beyond {}: {seen}", self.network), remedy });
         }
         Ok(())
     }
 
-    /// The address and port that clients behind an interface use.
-    fn entrance(&self, on: Interface) -> Option<SocketAddr> {
-        let to = match self.redirect.place {
-            Place::Address(address) => address,
-            _ => address(self.around.interfaces.iter().find(|known| known.name == on)?, self.redirect.family())?,
-        };
-        Some(SocketAddr::new(to, self.redirect.host.first()))
+    /// The options of these with which a connection is answered.
+    fn remedy(&self, world: &World, names: &[&str], on: Interface, from: IpAddr, to: SocketAddr) -> Result<String> {
+        let mut enough = vec![];
+        for name in names {
+            let mut options = self.publication.options.clone();
+            match *name {
+                "hairpin" => options.hairpin = true,
+                _ => options.masquerade = true,
+            }
+            if self.verdict(world, &options, on, from, to)? == Verdict::Answered {
+                enough.push(*name);
+            }
+        }
+        if enough.is_empty() {
+            return Ok(String::new());
+        }
+        Ok(format!(
+            "publish its ports with kport publish --{}: the answers then return through the host, which the jail sees as the client",
+            enough.join(" or --")
+        ))
     }
 
     /// An address of another host on the network of the jail.
@@ -352,14 +351,4 @@ impl Case<'_> {
         let from = SocketAddr::new(from, SOURCE_PORTS[0]);
         Ok(world.trace(&Party::Network(on), self.redirect.protocol, from, to).verdict)
     }
-}
-
-fn remedy(options: &[&str]) -> String {
-    if options.is_empty() {
-        return String::new();
-    }
-    format!(
-        "publish its ports with kport publish --{}: the answers then return through the host, which the jail sees as the client",
-        options.join(" or --")
-    )
 }

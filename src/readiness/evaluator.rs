@@ -72,10 +72,6 @@ pub(super) struct Judged {
 }
 
 impl Judged {
-    pub(super) fn is_silent(&self) -> bool {
-        self.notes.is_empty() && self.outcomes.iter().all(|outcome| *outcome == Outcome::Arrives)
-    }
-
     /// Whether a text names the mapping that was tried, and so is not about the others of its class.
     pub(super) fn names(&self, Probe { publication, redirect, to, .. }: &Probe) -> bool {
         let parts = [
@@ -145,10 +141,6 @@ impl<'a> Evaluator<'a> {
         let file = call.or_else(|| main.rules().first().map(|rule| rule.origin.file.clone())).unwrap_or_default();
         let world = world_with(&main, &around, &rulesets)?;
         Ok(Evaluator { around, rulesets, main, file, world, judge: OnceCell::new() })
-    }
-
-    fn world_with(&self, main: &Conf) -> Result<World> {
-        world_with(main, &self.around, &self.rulesets)
     }
 
     fn judged(&self) -> &Judge {
@@ -246,8 +238,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// Another place of kport's calls with which the packets arrive, whoever is refused because of his source stays
-    /// refused, and nothing else changes. Empty if there is none.
+    /// Another place of kport's calls with which all packets are treated as they should be; empty if there is none.
     pub(super) fn remedy(&self, probes: &[&Probe]) -> Result<String> {
         let [nat, rdr, filter] = RuleKind::OF_KPORT.map(|kind| self.main.kport_at(kind));
         // a call in the braces of an anchor
@@ -260,7 +251,8 @@ impl<'a> Evaluator<'a> {
                 entrances.push(entrance);
             }
         }
-        let judge = Judge::new(self.world_with(&base)?, &self.file);
+        let world_with = |main: &Conf| world_with(main, &self.around, &self.rulesets);
+        let judge = Judge::new(world_with(&base)?, &self.file);
         let [translation, filter] = [&[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat][..], &[RuleKind::Filter]]
             .map(|kinds| base.places_for(kinds));
         let positions = Positions { nat: translation.clone(), rdr: translation, filter };
@@ -272,7 +264,7 @@ impl<'a> Evaluator<'a> {
                     let filter = positions.filter[place.filter];
                     // the translation calls stay if that is enough
                     for [nat, rdr] in [now, [positions.nat[place.nat], positions.rdr[place.rdr]]] {
-                        let world = self.world_with(&base.with_kport([nat, rdr, filter]))?;
+                        let world = world_with(&base.with_kport([nat, rdr, filter]))?;
                         if self.is_right(&world, probes, &entrances, place.quick)? {
                             return Ok(self.moves(&base, [nat, rdr, filter], place.quick, probes));
                         }
@@ -326,9 +318,13 @@ impl<'a> Evaluator<'a> {
                 continue;
             }
             let of_kind = |rule: &&Rule| rule.action.kind() == kind;
+            let shown = |rule: &Rule| match Cited::of(rule, &self.file) {
+                Cited { line: 0, text, .. } => quoted(&text),
+                cited => cited.to_string(),
+            };
             let at = match (base.rules().iter().skip(to).find(of_kind), base.rules().iter().take(to).rfind(of_kind)) {
-                (Some(next), _) => format!(" before {}", self.shown_rule(next)),
-                (None, Some(last)) => format!(" after {}", self.shown_rule(last)),
+                (Some(next), _) => format!(" before {}", shown(next)),
+                (None, Some(last)) => format!(" after {}", shown(last)),
                 (None, None) => String::new(),
             };
             moves.push(format!("move {}{at}", self.call(kind)));
@@ -350,15 +346,6 @@ impl<'a> Evaluator<'a> {
         let path =
             calls.iter().find_map(|rule| if let Action::Call(_, path) = &rule.action { Some(path) } else { None });
         format!("{} {}", kind.call(), quoted(path.map_or(PARENT, String::as_str)))
-    }
-
-    fn shown_rule(&self, rule: &Rule) -> String {
-        let origin = &rule.origin;
-        if origin.file.is_empty() {
-            return quoted(&origin.text);
-        }
-        let file = if origin.file == self.file { "".into() } else { origin.file.clone() };
-        Cited { file, line: origin.line, text: origin.text.clone() }.to_string()
     }
 }
 

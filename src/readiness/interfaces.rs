@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Findings, MainRuleset, Publications, RELOAD, Surroundings, address, and_more};
+use super::{Findings, MainRuleset, Publications, RELOAD, Surroundings, and_more};
 use crate::error::{Problem, Result};
 use crate::host::{HostInterface, Interfaces};
 use crate::net::{Direction, Family, Interface, Place};
@@ -24,8 +24,7 @@ pub fn everywhere<'a>(publications: impl Publications<'a>) -> Option<String> {
 /// The drivers of interfaces whose program sets the address when it is connected: ppp(8), mpd5, openvpn.
 const DIALLED: [&str; 3] = ["ng", "ppp", "tun"];
 
-/// Interfaces that are missing, down or without an address, and addresses that the host does not have: one for each jail,
-/// place and family.
+/// Interfaces that are missing, down or without an address, and addresses that are not the host's, once for each jail.
 pub fn interfaces<'a>(around: &Surroundings<'_>, publications: impl Publications<'a>) -> Result<Findings> {
     let mut seen: BTreeMap<(Place, String, Family), (bool, Problem)> = BTreeMap::new();
     for (publication, redirect) in redirects(publications) {
@@ -55,7 +54,7 @@ fn of_redirect(
 ) -> Result<Option<(bool, Problem)>> {
     let (place, family) = (redirect.place, redirect.family());
     let outer = around.outer(place, family)?;
-    let has = |family| outer.iter().any(|interface| address(interface, family).is_some());
+    let has = |family| outer.iter().any(|interface| interface.address(family).is_some());
     let jail = publication.jail.mention();
     let dead = |seen: String, remedy: String| Ok(Some((true, Problem { seen, remedy })));
     match place {
@@ -151,8 +150,7 @@ pub fn skip<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> 
     Ok(needed.into_iter().map(finding).collect())
 }
 
-/// Rules that block IPv6 neighbour discovery, without which nothing arrives. A main ruleset that cannot be read has
-/// none: [`main_ruleset`] reports it.
+/// Rules that block IPv6 neighbour discovery, without which nothing arrives; none of a main ruleset that cannot be read.
 pub fn neighbour_discovery<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> Result<Vec<Problem>> {
     let around = &main.around;
     let all = &around.interfaces;

@@ -22,7 +22,7 @@ use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use super::evaluator::{self, Evaluator, Judged, Outcome, Probe};
-use super::{Findings, Publications, RELOAD, Surroundings, address, and_more};
+use super::{Findings, Publications, RELOAD, Surroundings, and_more};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::HostInterface;
@@ -34,7 +34,7 @@ use crate::pfconf::Conf;
 use crate::pfconf::rule::RuleKind;
 use crate::proof::Entrance;
 use crate::publication::{Answer, Publication, Redirect};
-use crate::trace::{DOCUMENTATION, Party, World};
+use crate::trace::{DOCUMENTATION, Party, Release, World};
 
 /// The source ports of packets from outside and of those from the host.
 pub(super) const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
@@ -110,15 +110,12 @@ pub struct MainRuleset<'a> {
     rulesets: OnceCell<Rulesets>,
     facts: OnceCell<Facts>,
     evaluator: OnceCell<Evaluator<'a>>,
-    /// The same in the words of the file.
-    named: OnceCell<Option<Evaluator<'a>>>,
     kept: RefCell<Kept>,
     evaluations: Cell<usize>,
 }
 
 impl<'a> MainRuleset<'a> {
-    /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`. A missing ruleset is
-    /// empty, and without a main one nothing is found.
+    /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`.
     pub fn new(
         around: Surroundings<'a>,
         kept: Option<&str>,
@@ -133,7 +130,6 @@ impl<'a> MainRuleset<'a> {
             rulesets: OnceCell::new(),
             facts: kept.facts.clone().map_or_else(OnceCell::new, OnceCell::with_value),
             evaluator: OnceCell::new(),
-            named: OnceCell::new(),
             kept: RefCell::new(kept),
             evaluations: Cell::new(0),
         })
@@ -196,34 +192,21 @@ impl<'a> MainRuleset<'a> {
     }
 
     fn evaluator(&self) -> Result<&Evaluator<'a>> {
-        self.evaluator.get_or_try_init(|| Evaluator::new(self.around.clone(), self.rulesets()?.clone()))
-    }
-
-    fn named(&self) -> Result<Option<&Evaluator<'a>>> {
-        let read = || {
-            let (Some(file), Some(main)) = (self.file, self.main()?) else { return Ok(None) };
-            // the administrator's file may be another one, or not be readable
-            let Ok(file) = Conf::of_file(file) else { return Ok(None) };
-            let named = self.evaluator()?.world.named_by(main, &file);
+        self.evaluator.get_or_try_init(|| {
             let mut rulesets = self.rulesets()?.clone();
-            rulesets.retain(|(path, _)| !path.is_empty());
-            rulesets.insert(0, (String::new(), Arc::new(named)));
-            Evaluator::new(self.around.clone(), rulesets).map(Some)
-        };
-        Ok(self.named.get_or_try_init(read)?.as_ref())
+            if let Some(file) = self.file {
+                name_by_file(&mut rulesets, &self.around.interfaces, file);
+            }
+            Evaluator::new(self.around.clone(), rulesets)
+        })
     }
 
-    /// Asks the evaluator; in the words of the file, unless the answer has none.
-    fn ask<T>(&self, ask: impl Fn(&Evaluator<'a>) -> Result<T>, is_silent: impl Fn(&T) -> bool) -> Result<T> {
+    fn ask<T>(&self, ask: impl FnOnce(&Evaluator<'a>) -> Result<T>) -> Result<T> {
         if self.deadline.is_some_and(Deadline::passed) {
             return Err(Error::new(Kind::Busy, "there is no time to judge the main ruleset"));
         }
         self.evaluations.set(self.evaluations.get() + 1);
-        let answer = ask(self.evaluator()?)?;
-        match self.named()?.filter(|_| !is_silent(&answer)) {
-            Some(named) => ask(named),
-            None => Ok(answer),
-        }
+        ask(self.evaluator()?)
     }
 
     pub(super) fn judged(&self, class: &Class) -> Result<Judged> {
@@ -233,7 +216,7 @@ impl<'a> MainRuleset<'a> {
         {
             return Ok(known);
         }
-        let judged = self.ask(|evaluator| evaluator.judge(&class.probes), Judged::is_silent)?;
+        let judged = self.ask(|evaluator| evaluator.judge(&class.probes))?;
         let key = if class.probes.iter().any(|probe| judged.names(probe)) { class.exact } else { class.key };
         keep(&mut self.kept.borrow_mut().judged, key, judged.clone());
         Ok(judged)
@@ -256,7 +239,7 @@ impl<'a> MainRuleset<'a> {
 
     /// The first statement that refuses sources which reach the ports of a class, and how many more there are.
     pub(super) fn bypassed(&self, class: &Class) -> Result<Option<(String, usize)>> {
-        let find = || self.ask(|evaluator| evaluator.bypassed(&class.probes), Option::is_none);
+        let find = || self.ask(|evaluator| evaluator.bypassed(&class.probes));
         self.once(|kept| &mut kept.bypassed, class.key, find)
     }
 
@@ -264,7 +247,7 @@ impl<'a> MainRuleset<'a> {
         let mut keys: Vec<u64> = classes.iter().map(|class| class.key).collect();
         keys.sort_unstable();
         let probes: Vec<&Probe> = classes.iter().flat_map(|class| &class.probes).collect();
-        let find = || self.ask(|evaluator| evaluator.remedy(&probes), String::is_empty);
+        let find = || self.ask(|evaluator| evaluator.remedy(&probes));
         self.once(|kept| &mut kept.remedies, digest(&keys), find)
     }
 
@@ -339,7 +322,7 @@ impl<'a> MainRuleset<'a> {
         };
         let mut made = vec![];
         for interface in self.around.outer(redirect.place, family)? {
-            let Some(own) = address(interface, family) else { continue };
+            let Some(own) = interface.address(family) else { continue };
             let to = match redirect.place {
                 Place::Address(address) => address,
                 Place::Interface(_) | Place::Any | Place::AnyOf(_) => own,
@@ -364,6 +347,15 @@ impl<'a> MainRuleset<'a> {
         }
         Ok(made)
     }
+}
+
+/// Names the rules of the main ruleset as the file has them from which pfctl(8) has loaded it, as far as they are the same.
+pub fn name_by_file(rulesets: &mut Rulesets, interfaces: &[HostInterface], file: &Path) {
+    let Some((_, main)) = rulesets.iter_mut().find(|(path, _)| path.is_empty()) else { return };
+    // the administrator's file may be another one, or not be readable
+    let Ok(file) = Conf::of_file(file) else { return };
+    let world = World::new(Release::default(), interfaces.to_vec());
+    *main = Arc::new(world.named_by(main, &file));
 }
 
 /// Sends the first packet of published ports through the evaluator, with the real main ruleset and the rules of the
@@ -438,8 +430,7 @@ pub fn bypassed<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>)
     Ok(seen.into_iter().map(problem).collect())
 }
 
-/// Another place of kport's calls with which what is published arrives, and nobody is let in whom a rule refuses because of the
-/// source. Empty if there is none.
+/// See [`Evaluator::remedy`].
 pub fn remedy<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<String> {
     let classes = main.classes(publications)?;
     main.remedy(&classes)
@@ -458,8 +449,7 @@ pub fn calls<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) ->
     Ok(found)
 }
 
-/// The first port of a redirect, and further ones at which the rules of the main ruleset begin to differ, each with its
-/// port in the jail.
+/// The first port of a redirect, and those at which rules begin to differ, each with its port in the jail.
 fn ports(facts: &Facts, redirect: &Redirect) -> BTreeSet<(u16, u16)> {
     let (host, jail) = (redirect.host, redirect.jail);
     let within = |ports: PortRange| {
@@ -470,8 +460,7 @@ fn ports(facts: &Facts, redirect: &Redirect) -> BTreeSet<(u16, u16)> {
     std::iter::once(0).chain(offsets).map(|offset| (host.first() + offset, jail.first() + offset)).collect()
 }
 
-/// The source to try first: a documentation address (RFC 5737, RFC 3849), or the first one that the publication lets in;
-/// the addresses of a table are unknown here.
+/// The source to try first: anybody, or the first one that the publication lets in; what is in a table is unknown here.
 pub(super) fn first_source(options: &Options, family: Family) -> Option<IpAddr> {
     if options.sources.is_empty() {
         return DOCUMENTATION.into_iter().find(|address| Family::of(*address) == family);
@@ -484,7 +473,7 @@ pub(super) fn first_source(options: &Options, family: Family) -> Option<IpAddr> 
 fn digest_of_host(around: &Surroundings<'_>) -> Result<u64> {
     let epair = "epair".parse().ok();
     // not a link-local one either
-    let has_address = |i: &HostInterface| Family::ALL.into_iter().any(|family| address(i, family).is_some());
+    let has_address = |i: &HostInterface| Family::ALL.into_iter().any(|family| i.address(family).is_some());
     let matters = |i: &&HostInterface| has_address(i) || !epair.is_some_and(|epair| i.is_in(epair));
     let interfaces: Vec<_> = around.interfaces.iter().filter(matters).collect();
     let interfaces = serde_json::to_string(&interfaces).unwrap_or_default();

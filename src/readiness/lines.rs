@@ -44,8 +44,7 @@ pub fn pf_conf(host: &dyn Host) -> Option<&'static Path> {
     (!host.is_played()).then_some(Path::new(PF_CONF))
 }
 
-/// The loaded main ruleset does not call kport's anchors. `nat-anchor` only counts if a rule needs it. `file` is that of the main
-/// ruleset, on a host that has one.
+/// The loaded main ruleset does not call kport's anchors; `nat-anchor` only counts if a rule needs it. `file` is its file.
 pub fn uncalled(status: &Status, needs_nat: bool, file: Option<&Path>) -> Option<Problem> {
     let loaded = |kind| match kind {
         RuleKind::Nat => status.nat_anchor || !needs_nat,
@@ -100,8 +99,7 @@ pub fn can_be_turned(file: &Path) -> bool {
 }
 
 impl Wildcard {
-    /// The bytes of `/*` in the text of its file; `None` if they are not there, since the path is a macro, or if it has several
-    /// lines.
+    /// The bytes of `/*` in the text of its file; `None` if the path is a macro, or the call has several lines.
     pub fn in_text(&self, text: &[u8]) -> Option<Range<usize>> {
         let call = text.get(self.bytes.clone())?;
         let end = end_of_path(call).filter(|_| !call.trim_ascii_end().contains(&b'\n'))? + self.bytes.start;

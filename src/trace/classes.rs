@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::lookup::{Lookup, Truth, address, link_local, number};
-use super::matching::Hook;
+use super::matching::{Hook, Lookup, Truth, address, link_local, number};
 use super::packet::Packet;
 use super::state::Ruleset;
 use super::steps::Run;
@@ -162,13 +161,12 @@ impl World {
         self.pf.rulesets.iter().flat_map(|(path, rules)| rules.all().map(move |rule| (path.as_str(), rule)))
     }
 
-    /// The networks of the host, its addresses, those of its jails, and its routes.
+    /// The networks of the host, its addresses, and those of its jails.
     fn networks(&self, family: Family) -> Vec<IpNet> {
         let own = self.lookup.interfaces.iter().flat_map(|interface| &interface.addresses);
         let jails = self.jails.iter().flat_map(|jail| &jail.addresses);
         let of_hosts = own.chain(jails).flat_map(|network| [network.trunc(), IpNet::from(network.addr())]);
-        let all = of_hosts.chain(self.lookup.routes.iter().map(|(network, _)| *network));
-        all.filter(|network| Family::of(network.addr()) == family).collect()
+        of_hosts.filter(|network| Family::of(network.addr()) == family).collect()
     }
 
     fn port_conditions(&self) -> Vec<Ports> {
@@ -181,8 +179,7 @@ impl World {
         all
     }
 
-    /// The ports at which a condition of rules begins to hold, or ceases to, in order: no rule distinguishes two ports between
-    /// which there is none.
+    /// The ports at which a condition begins or ceases to hold: no rule distinguishes two between which there is none.
     pub fn port_edges(&self) -> BTreeSet<u16> {
         self.port_conditions().into_iter().flat_map(Ports::edges).collect()
     }
@@ -264,8 +261,7 @@ impl World {
         tables.entry(name.clone()).or_default().insert(address.into(), false);
     }
 
-    /// The paths of anchors that filter rules call and that a program may fill: those without rules of their own, and for
-    /// `name/*` a child that does not exist.
+    /// The anchors of filter rules that a program may fill: those without rules, and for `name/*` a child that does not exist.
     pub fn open_anchors(&self) -> BTreeSet<String> {
         let called = self.rules().filter_map(|(path, rule)| match &rule.action {
             Action::Call(RuleKind::Filter, call) => Some(Called::resolve(path, call)),

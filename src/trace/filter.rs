@@ -1,8 +1,7 @@
 //! What pf does with one packet at one interface: state, translation, filter (pf_test and pf_test_rule in
 //! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
 
-use super::lookup::Lookup;
-use super::matching::{Assumed, Found, Hook};
+use super::matching::{Assumed, Found, Hook, Lookup};
 use super::packet::{Packet, Release};
 use super::state::{FoundState, Kept, Pf};
 use super::steps::{Run, TraceStep};

@@ -1,5 +1,4 @@
-//! What pf has loaded: rules by path, and its table of states. Once passed, a connection passes again, both ways, and is
-//! translated as before.
+//! The rules and states of pf. Once passed, a connection passes again, both ways, and is translated as before.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -141,8 +140,7 @@ impl States {
         Some(FoundState { along, crossed: true, ..state.found(direction) })
     }
 
-    /// The state that an ICMP error is about: its inner packet goes the other way (pf_test_state_icmp). The error is translated as
-    /// that packet was.
+    /// The state of an ICMP error: that of its inner packet, which goes the other way (pf_test_state_icmp).
     fn find_error(&self, packet: &mut Packet, direction: Direction, on: Interface) -> Option<FoundState> {
         let inner = packet.about.as_deref()?.clone();
         let inner_way = other_way(direction);
@@ -206,8 +204,7 @@ impl States {
         Ok(())
     }
 
-    /// The first port, or id, from `low` to `high` without a state of this source; pf starts anywhere. `kept` is the
-    /// port of the packet, which is tried first if it is in the range.
+    /// The first port, or id, from `low` to `high` without a state of this source; before all others `kept`, the packet's own.
     pub(super) fn free_port(&self, packet: &Packet, address: IpAddr, low: u16, high: u16, kept: u16) -> Option<u16> {
         let taken = |port: u16| {
             let ours = SocketAddr::new(address, port);

@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::lookup::{address, number};
-use super::matching::{Found, Hook};
+use super::matching::{Found, Hook, address, number};
 use super::packet::{IpProtocol, Packet};
 use super::state::States;
 use crate::net::{Direction, Family, Protocol};

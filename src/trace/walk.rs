@@ -2,8 +2,7 @@
 //! each is a [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the
 //! result depend on it.
 
-use super::lookup::Truth;
-use super::matching::{Assumed, Found, Hook};
+use super::matching::{Assumed, Found, Hook, Truth};
 use super::packet::{Packet, Release};
 use super::state::{Pf, Ruleset};
 use super::steps::{Run, TraceStep};
@@ -41,8 +40,7 @@ impl Found<'_> {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Met<'a> {
-    /// The rule of the main ruleset by which it was reached, by its number among those of its kind: its own, or that of
-    /// the call of its anchor.
+    /// The rule of the main ruleset by which it was reached, by its number among those of its kind: itself, or a call.
     pub at: usize,
     pub anchor: &'a str,
     pub number: usize,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::filter::After;
-use super::lookup::is_loopback;
+use super::matching::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
 use super::steps::{Delivered, Run, Trace, TraceStep, Verdict, all_runs};
 use super::world::{Attachment, World};

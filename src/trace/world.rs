@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::lookup::{Lookup, is_loopback};
+use super::matching::{Lookup, is_loopback};
 use super::state::{Pf, Ruleset};
 use super::{Party, Release};
 use crate::calls::{self, Entry};
@@ -260,8 +260,7 @@ impl World {
         })
     }
 
-    /// The sender of a packet with this source that comes in on `on`: a jail behind that interface, or else another
-    /// host there. Without an interface, the owner of the address.
+    /// A jail behind `on`, or else another host there; without an interface, the owner of the address.
     pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
         let Some(on) = on else { return self.party(source) };
         if !self.lookup.interfaces.iter().any(|interface| interface.name == on) {

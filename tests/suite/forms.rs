@@ -119,10 +119,6 @@ fn addresses() {
     let mut world = of(Release::V15, "block in from no-route");
     world.lookup.gateway = PerFamily::default();
     check_with(&world, "", &[("em0 tcp 203.0.113.9 10.0.0.2:80", "lost"), (WEB, REACHED)]);
-    // routes other than the default one, the longest first
-    world.lookup.gateway = PerFamily { inet: "em0".parse().ok(), inet6: None };
-    world.lookup.routes.push(("203.0.113.0/24".parse().unwrap(), "bridge1".parse().unwrap()));
-    check_with(&world, "", &[("web tcp 10.0.0.2 203.0.113.9:80", "answered bridge1 203.0.113.9:80")]);
 }
 
 #[test]
