@@ -1,7 +1,7 @@
 //! What the kernel would say of a rule is read as that rule.
 
 use kport::net::{Direction, Family};
-use kport::pf::native::decode::{self, Addresses, Wrap, pool_address};
+use kport::pf::native::decode::{self, Addresses, pool_address};
 use kport::pf::native::encode::octets;
 use kport::pf::native::nv::{List, Value};
 use kport::pfconf::Conf;
@@ -238,7 +238,7 @@ fn said(rule: &Rule) -> (List, Addresses) {
                     .with("mask", blob([0xff; 16])),
             };
             let interface = at.interface.clone().unwrap_or_default();
-            pool_address(&Wrap::of_list(&wrap).unwrap(), af(family).into(), af(of_rule).into(), &interface)
+            pool_address(&decode::wrap(&wrap).unwrap(), af(family).into(), af(of_rule).into(), &interface)
         };
         all.iter().map(read).collect()
     };
@@ -440,7 +440,7 @@ fn what_is_not_understood_cannot_be_decided() {
     assert_eq!(unknown("dst", of(odd, 0)), Ok(Some("mask 255.0.255.0".to_owned())));
     // before 15 an interface alone has an address of zeros
     let zeros = List::new().with("type", number(0u8)).with("iflags", number(0u8));
-    let zeros = Wrap::of_list(&zeros.with("addr", blob([0; 16])).with("mask", blob([0xff; 16]))).unwrap();
+    let zeros = decode::wrap(&zeros.with("addr", blob([0; 16])).with("mask", blob([0xff; 16]))).unwrap();
     let alone = PoolAddress { interface: Some("em1".to_owned()), address: None };
     assert_eq!(pool_address(&zeros, 2, 2, "em1"), alone);
     // another action is no rule that could be shown

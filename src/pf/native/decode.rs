@@ -5,6 +5,7 @@
 //! nothing (queues, scrub options, time-outs) is skipped.
 
 use ipnet::IpNet;
+use zerocopy::FromZeros;
 
 use super::layout::*;
 use super::nv::{List, Malformed, malformed};
@@ -205,14 +206,14 @@ fn family(af: u64, unknown: &mut Unknown) -> Option<Family> {
 
 /// `src` or `dst` of a rule.
 fn side(side: &List, family: Option<Family>, unknown: &mut Unknown) -> Result<Side, Malformed> {
-    let wrap = side.list("addr")?;
+    let addr = side.list("addr")?;
     // the numbers are the bytes of the struct's field: network order
     let port = |number: u64| u64::from(u16::from_be(number as u16));
     let numbers: Vec<u64> = side.numbers("port")?.iter().copied().map(port).collect();
     let ports = compared(side.number("port_op")?, &numbers, "port", unknown);
     Ok(Side {
         not: side.number("neg")? != 0,
-        address: address(&Wrap::of_list(wrap)?, family, unknown),
+        address: address(&wrap(addr)?, family, unknown),
         ports: ports.map(|Compared { operator, a, b }| Compared { operator, a: a as u16, b: b as u16 }),
     })
 }
@@ -252,48 +253,25 @@ fn probability(prob: u32) -> Option<String> {
     (prob != 0).then(|| format!("{}%", percent.trim_end_matches('0').trim_end_matches('.')))
 }
 
-/// struct pf_addr_wrap, in either form.
-pub struct Wrap {
-    kind: u8,
-    iflags: u8,
-    addr: [u8; 16],
-    mask: [u8; 16],
-    /// Of an interface or a table.
-    name: String,
-}
-
-impl Wrap {
-    pub fn of_list(wrap: &List) -> Result<Wrap, Malformed> {
-        let bytes = |name: &str| {
-            let mut bytes = [0; 16];
-            let given = wrap.list(name)?.binary("addr")?;
-            let length = given.len().min(16);
-            bytes[..length].copy_from_slice(&given[..length]);
-            Ok::<_, Malformed>(bytes)
-        };
-        let kind = u8::try_from(wrap.number("type")?).unwrap_or(u8::MAX);
-        let name = match kind {
-            PF_ADDR_DYNIFTL => wrap.string("ifname")?,
-            PF_ADDR_TABLE => wrap.string("tblname")?,
-            _ => "",
-        };
-        let iflags = wrap.number("iflags")? as u8;
-        Ok(Wrap { kind, iflags, addr: bytes("addr")?, mask: bytes("mask")?, name: name.to_owned() })
+/// struct pf_addr_wrap of its nvlist.
+pub fn wrap(list: &List) -> Result<PfAddrWrap, Malformed> {
+    let mut wrap = PfAddrWrap::new_zeroed();
+    wrap.kind = u8::try_from(list.number("type")?).unwrap_or(u8::MAX);
+    wrap.iflags = list.number("iflags")? as u8;
+    for (name, into) in [("addr", &mut wrap.addr), ("mask", &mut wrap.mask)] {
+        into.iter_mut().zip(list.list(name)?.binary("addr")?).for_each(|(into, byte)| *into = *byte);
     }
-
-    pub fn of_struct(wrap: &PfAddrWrap) -> Wrap {
-        let name = match wrap.kind {
-            PF_ADDR_DYNIFTL => text(&wrap.addr),
-            PF_ADDR_TABLE => text(&[wrap.addr, wrap.mask].concat()),
-            _ => String::new(),
-        };
-        Wrap { kind: wrap.kind, iflags: wrap.iflags, addr: wrap.addr, mask: wrap.mask, name }
+    match wrap.kind {
+        PF_ADDR_DYNIFTL => wrap.addr = field(list.string("ifname")?),
+        PF_ADDR_TABLE => wrap.set_table(list.string("tblname")?),
+        _ => {}
     }
+    Ok(wrap)
 }
 
 /// An address of a pool, and the interface with it. The addresses of an interface have the family of the rule (pf_addr_setup in
 /// sys/netpfil/pf/pf_ioctl.c).
-pub fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
+pub fn pool_address(wrap: &PfAddrWrap, af: u64, of_rule: u64, ifname: &str) -> PoolAddress {
     let af = if af == 0 { of_rule } else { af };
     let interface = Some(ifname.to_owned()).filter(|name| !name.is_empty());
     let mut unknown = Unknown::default();
@@ -306,7 +284,7 @@ pub fn pool_address(wrap: &Wrap, af: u64, of_rule: u64, ifname: &str) -> PoolAdd
 }
 
 /// An address of a rule of this family.
-fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operand {
+fn address(wrap: &PfAddrWrap, family: Option<Family>, unknown: &mut Unknown) -> Operand {
     let (addr, mask) = (wrap.addr, wrap.mask);
     // no family: the bytes after the first four tell
     let v4 = family == Some(Family::Inet) || family.is_none() && addr[4..] == [0; 12] && mask[4..] == [0; 12];
@@ -325,20 +303,20 @@ fn address(wrap: &Wrap, family: Option<Family>, unknown: &mut Unknown) -> Operan
                 PFI_AFLAG_NETWORK => Part::Network,
                 PFI_AFLAG_BROADCAST => Part::Broadcast,
                 PFI_AFLAG_PEER => Part::Peer,
-                other => unknown.add(format!("iflags {other:#x} of {}", wrap.name)).unwrap_or(Part::Address),
+                other => unknown.add(format!("iflags {other:#x} of {}", text(&wrap.addr))).unwrap_or(Part::Address),
             };
             // those of 128 are for both families
             let bits = mask.iter().map(|byte| byte.count_ones()).sum::<u32>() as u8;
             let whole = if family == Some(Family::Inet) { 32 } else { 128 };
             Operand::Interface(OfInterface {
-                name: wrap.name.clone(),
+                name: text(&wrap.addr),
                 part,
                 first: wrap.iflags & PFI_AFLAG_NOALIAS != 0,
                 dynamic: true,
                 bits: Some(bits).filter(|bits| *bits < whole),
             })
         }
-        PF_ADDR_TABLE => Operand::Table(wrap.name.clone()),
+        PF_ADDR_TABLE => Operand::Table(text(&[addr, mask].concat())),
         PF_ADDR_URPFFAILED => Operand::UrpfFailed,
         PF_ADDR_RANGE => Operand::Range(ip(addr), ip(mask)),
         other => unknown.add(format!("address of type {other}")).unwrap_or(Operand::Any),

@@ -286,9 +286,7 @@ fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
         Some(Address::Own) => dynamic(into, &field("self"), 0),
         Some(Address::Table(table)) => {
             into.kind = PF_ADDR_TABLE;
-            let name: [u8; TABLE_NAME_SIZE] = field(table.as_str());
-            into.addr.copy_from_slice(&name[..16]);
-            into.mask.copy_from_slice(&name[16..]);
+            into.set_table(table.as_str());
         }
     }
 }

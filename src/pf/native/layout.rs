@@ -298,3 +298,12 @@ structs! {
         19 fback: u8,
     }
 }
+
+impl PfAddrWrap {
+    /// The name of a table, in place of the address and the mask.
+    pub fn set_table(&mut self, name: &str) {
+        let name: [u8; TABLE_NAME_SIZE] = field(name);
+        self.addr.copy_from_slice(&name[..16]);
+        self.mask.copy_from_slice(&name[16..]);
+    }
+}

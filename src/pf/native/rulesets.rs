@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use zerocopy::FromZeros;
 
-use super::decode::{self, Addresses, Wrap};
+use super::decode::{self, Addresses};
 use super::encode::{self, EVERY, LOADED};
 use super::kernel::{Answer, Call, Kernel};
 use super::layout::*;
@@ -137,7 +137,7 @@ fn asked(kernel: &dyn Kernel, at: &RulesetAt<'_>, which: u8, af: u64) -> Answer<
         let read = || {
             let reply = netlink::pool_address(&reply)?;
             let pooled = reply.list("addr")?;
-            let wrap = Wrap::of_list(pooled.list("addr")?)?;
+            let wrap = decode::wrap(pooled.list("addr")?)?;
             Ok(decode::pool_address(&wrap, reply.number("af")?, af, pooled.string("ifname")?))
         };
         read().map_err(unreadable)
@@ -160,8 +160,7 @@ fn pooled(kernel: &dyn Kernel, at: &RulesetAt<'_>, af: u64) -> Answer<Option<Vec
     for nr in 0..request.nr {
         request.nr = nr;
         kernel.call(Call::GetAddr(&mut request))?;
-        let wrap = Wrap::of_struct(&request.addr);
-        found.push(decode::pool_address(&wrap, u64::from(request.af), af, &text(&request.ifname)));
+        found.push(decode::pool_address(&request.addr, u64::from(request.af), af, &text(&request.ifname)));
     }
     Ok(Some(found))
 }
