@@ -173,15 +173,21 @@ impl<K: Kernel> Native<K> {
         Ok(self.run.borrow().clone().unwrap_or_default())
     }
 
-    /// The main ruleset with the anchors in its braces: read only if it is not the one that was read before.
+    /// The main ruleset with the anchors in its braces: read only if it is not the one that this process, or an earlier one, remembers.
     fn main(&self) -> Answer<Main> {
         let run = self.run()?;
-        let main = match self.remembered(&run)? {
-            Some(main) => main,
-            None => self.read_main(&run)?,
-        };
-        self.main.replace(Some(main.clone()));
-        Ok(main)
+        for known in [Memory::main, Memory::left_main] {
+            let Some(main) = known(&self.memory, &run) else { continue };
+            let mut same = true;
+            for (path, stamps) in &main.stamps {
+                same = same && read::every_stamp(&self.kernel, path)? == *stamps;
+            }
+            if same {
+                self.main.replace(Some(main.clone()));
+                return Ok(main);
+            }
+        }
+        self.read_main(&run)
     }
 
     fn read_main(&self, run: &Run) -> Answer<Main> {
@@ -193,32 +199,8 @@ impl<K: Kernel> Native<K> {
         if before.is_none_or(|before| before.is(&main) || self.memory.rules(&before) == main.conf) {
             self.memory.learn(&main);
         }
-        Ok(main)
-    }
-
-    fn rules_of_main(&self, main: Main) -> Answer<Arc<Conf>> {
-        if let Some(rules) = self.memory.rules(&main) {
-            return Ok(rules);
-        }
-        // what is found about it from here on is about what is read now
-        let main = self.read_main(&self.run()?)?;
         self.main.replace(Some(main.clone()));
-        Ok(main.conf.unwrap_or_default())
-    }
-
-    /// The main ruleset that this process, or an earlier one, remembers, if pf still has it.
-    fn remembered(&self, run: &Run) -> Answer<Option<Main>> {
-        for known in [Memory::main, Memory::left_main] {
-            let Some(main) = known(&self.memory, run) else { continue };
-            let mut same = true;
-            for (path, stamps) in &main.stamps {
-                same = same && read::every_stamp(&self.kernel, path)? == *stamps;
-            }
-            if same {
-                return Ok(Some(main));
-            }
-        }
-        Ok(None)
+        Ok(main)
     }
 
     /// The current settings of pf, which have no ticket.
@@ -232,7 +214,11 @@ impl<K: Kernel> Native<K> {
     }
 
     fn settled(&self, main: Main, settings: Settings) -> Answer<Arc<Conf>> {
-        let rules = self.rules_of_main(main)?;
+        let rules = match self.memory.rules(&main) {
+            Some(rules) => rules,
+            // what is found about it from here on is about what is read now
+            None => self.read_main(&self.run()?)?.conf.unwrap_or_default(),
+        };
         let Settings { skip, syncookies, unread } = settings;
         Ok(Arc::new(Conf { rulesets: rules.rulesets.clone(), skip, syncookies, unread, ..Conf::default() }))
     }

@@ -1,9 +1,9 @@
 //! A netlink(4) socket to pf.
 
 use std::cell::Cell;
-use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::kernel::{Answer, Failure};
@@ -52,24 +52,22 @@ impl Session {
     }
 
     fn exchange(&self, name: &'static str, family: u16, command: u8, request: &Attributes) -> Answer<Vec<u8>> {
-        let failed = |error: io::Error| Failure::new(name, error.raw_os_error().unwrap_or(libc::EIO));
+        let failed = |errno: Errno| Failure::new(name, errno.raw_os_error());
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         let message = message(family, sequence, command, request);
-        send(&self.socket, &message, SendFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        send(&self.socket, &message, SendFlags::empty()).map_err(failed)?;
         let mut answer = vec![];
         let mut buffer = vec![0; REPLY];
         loop {
-            let length = loop {
-                match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                    Err(rustix::io::Errno::INTR) => {}
-                    Ok((0, _)) => return Err(Failure::new(name, libc::ECONNRESET)),
-                    other => break other.map_err(|errno| failed(errno.into()))?.0,
-                }
-            };
+            let received = retry_on_intr(|| recv(&self.socket, &mut *buffer, RecvFlags::empty()));
+            let (length, _) = received.map_err(failed)?;
+            if length == 0 {
+                return Err(failed(Errno::CONNRESET));
+            }
             let mut rest = buffer.get(..length).unwrap_or_default();
             while !rest.is_empty() {
-                let Some((kind, seq, body, after)) = split(rest) else { return Err(Failure::new(name, libc::EBADMSG)) };
+                let Some((kind, seq, body, after)) = split(rest) else { return Err(failed(Errno::BADMSG)) };
                 rest = after;
                 match kind {
                     // left over from a request that was abandoned
