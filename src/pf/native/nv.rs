@@ -150,48 +150,29 @@ impl List {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let (mut into, mut headers) = (Vec::with_capacity(1024), vec![]);
-        self.write(&mut into, &mut headers);
-        for end in headers {
-            let left = (into.len() - end) as u64;
-            into[end - 8..end].copy_from_slice(&left.to_le_bytes());
-        }
-        into
+        self.packed(0)
     }
 
-    /// Adds to `headers` where the header of each list ends: with its size, which is not known before the end of the whole.
-    fn write(&self, into: &mut Vec<u8>, headers: &mut Vec<usize>) {
-        into.extend_from_slice(&[MAGIC, 0, 0]);
-        into.extend_from_slice(&[0; 16]);
-        headers.push(into.len());
-        for (name, value) in &self.pairs {
-            let (kind, items) = match value {
-                Value::Bool(_) => (BOOL, 0),
-                Value::Number(_) => (NUMBER, 0),
-                Value::String(_) => (STRING, 0),
-                Value::List(_) => (NVLIST, 0),
-                Value::Binary(_) => (BINARY, 0),
-                Value::Numbers(items) => (NUMBER_ARRAY, items.len()),
-                Value::Strings(items) => (STRING_ARRAY, items.len()),
+    /// With so many bytes after it: what is left of the whole is the size in its header.
+    fn packed(&self, after: usize) -> Vec<u8> {
+        let mut pairs = vec![];
+        for (name, value) in self.pairs.iter().rev() {
+            if let Value::List(_) = value {
+                pairs = [pair(UP, "", 0, &[]), pairs].concat();
+            }
+            let (kind, items, data) = match value {
+                Value::Bool(bool) => (BOOL, 0, vec![u8::from(*bool)]),
+                Value::Number(number) => (NUMBER, 0, number.to_le_bytes().to_vec()),
+                Value::String(text) => (STRING, 0, string(text)),
+                Value::List(list) => (NVLIST, 0, list.packed(pairs.len() + after)),
+                Value::Binary(bytes) => (BINARY, 0, bytes.clone()),
+                Value::Numbers(all) => (NUMBER_ARRAY, all.len(), all.iter().flat_map(|n| n.to_le_bytes()).collect()),
+                Value::Strings(all) => (STRING_ARRAY, all.len(), all.iter().flat_map(|text| string(text)).collect()),
             };
-            let stated = into.len() + 3;
-            pair(into, kind, name, items);
-            let start = into.len();
-            match value {
-                Value::Bool(bool) => into.push(u8::from(*bool)),
-                Value::Number(number) => into.extend_from_slice(&number.to_le_bytes()),
-                Value::String(text) => string(into, text),
-                Value::List(list) => list.write(into, headers),
-                Value::Binary(bytes) => into.extend_from_slice(bytes),
-                Value::Numbers(numbers) => numbers.iter().for_each(|n| into.extend_from_slice(&n.to_le_bytes())),
-                Value::Strings(texts) => texts.iter().for_each(|text| string(into, text)),
-            }
-            let length = (into.len() - start) as u64;
-            into[stated..stated + 8].copy_from_slice(&length.to_le_bytes());
-            if kind == NVLIST {
-                pair(into, UP, "", 0);
-            }
+            pairs = [pair(kind, name, items, &data), pairs].concat();
         }
+        let size = ((pairs.len() + after) as u64).to_le_bytes();
+        [&[MAGIC, 0, 0][..], &[0; 8], &size, &pairs].concat()
     }
 
     /// Reads a packed list that fills `bytes`.
@@ -211,20 +192,15 @@ impl List {
     }
 }
 
-/// The header of a pair, whose length is 0 so far, and its name.
-fn pair(into: &mut Vec<u8>, kind: u8, name: &str, items: usize) {
-    into.push(kind);
+fn pair(kind: u8, name: &str, items: usize, data: &[u8]) -> Vec<u8> {
     // the longest name has 2047 bytes (List::add)
-    into.extend_from_slice(&(name.len() as u16 + 1).to_le_bytes());
-    into.extend_from_slice(&[0; 8]);
-    into.extend_from_slice(&(items as u64).to_le_bytes());
-    into.extend_from_slice(name.as_bytes());
-    into.push(0);
+    let name_size = (name.len() as u16 + 1).to_le_bytes();
+    let [length, items] = [data.len(), items].map(|number| (number as u64).to_le_bytes());
+    [&[kind][..], &name_size, &length, &items, name.as_bytes(), &[0], data].concat()
 }
 
-fn string(into: &mut Vec<u8>, text: &str) {
-    into.extend(text.bytes().take_while(|byte| *byte != 0));
-    into.push(0);
+fn string(text: &str) -> Vec<u8> {
+    text.bytes().take_while(|byte| *byte != 0).chain([0]).collect()
 }
 
 struct Cursor<'a> {
