@@ -14,7 +14,6 @@ use crate::net::{Family, Place};
 use crate::pf::ForeignRedirect;
 use crate::publication::Redirect;
 
-/// Whether one packet can match both redirects.
 pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
     a.protocol == b.protocol
         && a.family() == b.family()
@@ -39,7 +38,6 @@ pub fn overlapping<'r, T: Copy + Ord>(
     })
 }
 
-/// Refuses two redirects of one set that one packet can match.
 pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> {
     let all = redirects.iter().map(|r| ((), r)).collect();
     overlapping(all, interfaces).next().map_or(Ok(()), |[(_, other), (_, redirect)]| {
@@ -53,19 +51,16 @@ pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> 
 pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Vec<Problem> {
     let all = claims.iter().map(|(jail, r)| (*jail, r)).collect();
     let of_two = overlapping(all, interfaces).filter(|[(owner, _), (jail, _)]| owner != jail);
-    let problem = |[(owner, other), (jail, redirect)]: [(&JailName, &Redirect); 2]| Problem {
-        seen: format!(
-            "{other} of {} and {redirect} of {} now match the same packets, and which one wins differs between FreeBSD \
-             14 and 15",
-            owner.mention(),
-            jail.mention()
-        ),
-        remedy: "publish one of them on another port or address".to_owned(),
+    let problem = |[(owner, other), (jail, redirect)]: [(&JailName, &Redirect); 2]| {
+        let both = format!("{other} of {} and {redirect} of {}", owner.mention(), jail.mention());
+        Problem {
+            seen: format!("{both} now match the same packets, and which one wins differs between FreeBSD 14 and 15"),
+            remedy: "publish one of them on another port or address".to_owned(),
+        }
     };
     of_two.map(problem).collect()
 }
 
-/// A redirect of ports that another jail has published.
 pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     if !overlap(redirect, theirs, interfaces) {
         return None;
@@ -100,12 +95,10 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
         Place::Any | Place::AnyOf(_) => "every address".to_owned(),
         place => place.to_string(),
     };
+    let (protocol, port, from) = (redirect.protocol, listener.port, redirect.place);
+    let there = format!("a socket of the host listens on {protocol} port {port} of {at}");
     Some(Problem {
-        seen: format!(
-            "a socket of the host listens on {} port {} of {at}, and would not get traffic from {} (to find it: \
-             sockstat -l -p {})",
-            redirect.protocol, listener.port, redirect.place, listener.port
-        ),
+        seen: format!("{there}, and would not get traffic from {from} (to find it: sockstat -l -p {port})"),
         remedy: "choose another host port".to_owned(),
     })
 }
@@ -152,7 +145,6 @@ pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<(
     Err(Error::new(Kind::Argument, why).remedy("if the address is added later, give", Setting::Force))
 }
 
-/// A redirect that overlaps one of another tool or of the administrator.
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
@@ -162,14 +154,9 @@ pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: 
         "" => "the main ruleset".to_owned(),
         anchor => format!("anchor {anchor}"),
     };
+    let (Redirect { protocol, host, place, .. }, text) = (redirect, foreign.text.trim());
     meets.then(|| Problem {
-        seen: format!(
-            "{owner} has a redirect of its own for {} {} on {}: {}",
-            redirect.protocol,
-            redirect.host,
-            redirect.place,
-            foreign.text.trim()
-        ),
+        seen: format!("{owner} has a redirect of its own for {protocol} {host} on {place}: {text}"),
         remedy: "remove one of them (which of them wins differs between FreeBSD 14 and 15)".to_owned(),
     })
 }

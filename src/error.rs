@@ -37,17 +37,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the numbers.
-    pub const ALL: [Kind; 9] = [
-        Kind::Argument,
-        Kind::Spec,
-        Kind::Conflict,
-        Kind::Permission,
-        Kind::Unavailable,
-        Kind::Busy,
-        Kind::System,
-        Kind::Unsupported,
-        Kind::Internal,
-    ];
+    pub const ALL: [Kind; 9] = {
+        use Kind::{Argument, Busy, Conflict, Internal, Permission, Spec, System, Unavailable, Unsupported};
+        [Argument, Spec, Conflict, Permission, Unavailable, Busy, System, Unsupported, Internal]
+    };
 
     /// The status number: of the C ABI, and the exit status of the helper.
     pub const fn number(self) -> i32 {

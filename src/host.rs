@@ -152,16 +152,13 @@ impl<'a> Interfaces<'a> {
         if self.is_own(address) {
             return Ok(None);
         }
-        match self.connected(address) {
-            Some((interface, _)) => Ok(Some(interface)),
-            None => Err(Error::new(
-                Kind::Unavailable,
-                format!(
-                    "no interface of the host has a network with {address}: hairpin, host access, masquerade and af-to need the one \
-                     that leads to the jail; give the jail's bridge an address of the jail's network"
-                ),
-            )),
-        }
+        let Some((interface, _)) = self.connected(address) else {
+            let need = "hairpin, host access, masquerade and af-to need the one that leads to the jail";
+            let what = format!("no interface of the host has a network with {address}: {need}");
+            let remedy = "give the jail's bridge an address of the jail's network";
+            return Err(Error::new(Kind::Unavailable, format!("{what}; {remedy}")));
+        };
+        Ok(Some(interface))
     }
 }
 

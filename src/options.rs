@@ -355,7 +355,7 @@ pub(crate) enum Setter<T> {
     Flag(fn(&mut T, bool)),
     Number(fn(&mut T, NonZeroU32)),
     Word(fn(&mut T, &str) -> Result<()>),
-    Words(fn(&mut T, &Words<'_>) -> Result<()>),
+    Words(fn(&mut T, &Given) -> Result<()>),
 }
 
 impl<T> Setter<T> {
@@ -380,28 +380,17 @@ fn number(text: &str) -> Result<NonZeroU32> {
     text.parse().map_err(refuse)
 }
 
-/// The items of a list.
-pub(crate) struct Words<'a> {
-    /// Each with its offset in the common string, if there is one.
-    items: Vec<(Option<usize>, &'a str)>,
-}
-
-impl<'a> Words<'a> {
-    fn split(text: &'a str) -> Words<'a> {
-        let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
-        Words { items: text.split_whitespace().map(|word| (Some(offset(word)), word)).collect() }
-    }
-
-    fn of(items: &'a [String]) -> Words<'a> {
-        Words { items: items.iter().map(|item| (None, item.as_str())).collect() }
-    }
-
-    /// Reads each item with `read`; an error has the offset of the item, if all are from one string.
+impl Given {
+    /// Reads each item of a list with `read`; an error has the offset of the item in the string, if all are from one.
     pub(crate) fn each<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<Vec<V>> {
-        let one = |(offset, word): &(Option<usize>, &str)| {
-            read(word).map_err(|error| offset.iter().fold(error, |error, offset| error.at(*offset)))
-        };
-        self.items.iter().map(one).collect()
+        match self {
+            Given::Flag(_) => Ok(vec![]),
+            Given::Text(text) => {
+                let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
+                text.split_whitespace().map(|word| read(word).map_err(|error| error.at(offset(word)))).collect()
+            }
+            Given::List(items) => items.iter().map(|item| read(item)).collect(),
+        }
     }
 
     /// Each item as written.
@@ -434,8 +423,7 @@ impl<T> Names<T> {
             }
             (Setter::Number(set), Given::Text(text)) => number(text).map(|number| set(to, number)),
             (Setter::Word(set), Given::Text(text)) => set(to, text),
-            (Setter::Words(set), Given::Text(text)) => set(to, &Words::split(text)),
-            (Setter::Words(set), Given::List(items)) => set(to, &Words::of(items)),
+            (Setter::Words(set), Given::Text(_) | Given::List(_)) => set(to, given),
             _ => {
                 let wanted = match setter.takes() {
                     Takes::Flag => "is on or off",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::name::JailName;
-use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::net::{Family, Interface, PerFamily, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::rule::Routing;
 use crate::spec::{HostPorts, Spec};
@@ -17,10 +17,8 @@ use crate::spec::{HostPorts, Spec};
 /// The address of each family that is the target of redirects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// The IPv4 address, if the jail has a usable one.
-    pub inet: Option<Ipv4Addr>,
-    /// The IPv6 address, if the jail has a usable one.
-    pub inet6: Option<Ipv6Addr>,
+    /// The addresses, as far as the jail has usable ones.
+    pub addresses: PerFamily<Option<IpAddr>>,
     /// Whether the IPv4 address is also that of IPv6 clients, if the jail has no IPv6 address ([`Options::af_to`]).
     pub af_to: bool,
 }
@@ -43,13 +41,11 @@ impl Targets {
             let host_loopback = Family::of(*address).loopback();
             let of_jail = address.is_loopback() && *address != host_loopback && own.contains(address);
             let why = unusable(*address).filter(|_| !of_jail);
-            match (why, address) {
-                (Some(why), _) => {
-                    _ = write!(refused, "; {address} is {why}");
-                    loopback |= address.is_loopback();
-                }
-                (None, IpAddr::V4(v4)) => _ = targets.inet.get_or_insert(*v4),
-                (None, IpAddr::V6(v6)) => _ = targets.inet6.get_or_insert(*v6),
+            if let Some(why) = why {
+                _ = write!(refused, "; {address} is {why}");
+                loopback |= address.is_loopback();
+            } else {
+                targets.addresses.of_mut(Family::of(*address)).get_or_insert(*address);
             }
         }
         if targets != Targets::default() {
@@ -70,10 +66,7 @@ impl Targets {
 
     /// The address of `family`.
     pub fn of(&self, family: Family) -> Option<IpAddr> {
-        match family {
-            Family::Inet => self.inet.map(IpAddr::V4),
-            Family::Inet6 => self.inet6.map(IpAddr::V6),
-        }
+        *self.addresses.of(family)
     }
 
     /// The address of each family.
@@ -212,7 +205,7 @@ pub fn redirects(
             }
         }
         if !served {
-            let family = if targets.inet.is_some() { "IPv6" } else { "IPv4" };
+            let family = if targets.of(Family::Inet).is_some() { "IPv6" } else { "IPv4" };
             let why = format!("{mapping}: {} has no {family} address", jail.mention());
             return Err(Error::new(Kind::Argument, why).remedy("give one with", Setting::Address));
         }
@@ -288,20 +281,18 @@ impl Publication {
             if place.is_loopback() && !self.options.host_access {
                 let why = "to publish to others, give an outer interface or address";
                 let what = format!("{redirect}: only the host itself reaches {place}; {why}");
-                return Err(
-                    Error::new(Kind::Argument, what).remedy("to let the host use it, give", Setting::HostAccess)
-                );
+                let error = Error::new(Kind::Argument, what);
+                return Err(error.remedy("to let the host use it, give", Setting::HostAccess));
             }
             if protocol == Protocol::Sctp && host != jail {
-                return Err(unsupported(format!(
-                    "pf does not change the ports of sctp, so this would lead to port {host} of the jail; publish \
-                     {jail}:{jail}/sctp, or let the service listen on {host}"
-                )));
+                let what =
+                    format!("pf does not change the ports of sctp, so this would lead to port {host} of the jail");
+                let remedy = format!("publish {jail}:{jail}/sctp, or let the service listen on {host}");
+                return Err(unsupported(format!("{what}; {remedy}")));
             }
             if af_to && host != jail && host.count() > 1 {
-                return Err(unsupported(format!(
-                    "af-to changes all ports of a range to one port; publish {jail}:{jail}, or each port by itself"
-                )));
+                let remedy = format!("publish {jail}:{jail}, or each port by itself");
+                return Err(unsupported(format!("af-to changes all ports of a range to one port; {remedy}")));
             }
             if af_to && protocol == Protocol::Sctp {
                 return Err(unsupported("af-to is for tcp and udp only".to_owned()));

@@ -64,16 +64,10 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Phase; 8] = [
-        Phase::Lock,
-        Phase::Resolve,
-        Phase::Check,
-        Phase::Record,
-        Phase::Load,
-        Phase::Verify,
-        Phase::Kill,
-        Phase::Settle,
-    ];
+    pub const ALL: [Phase; 8] = {
+        use Phase::{Check, Kill, Load, Lock, Record, Resolve, Settle, Verify};
+        [Lock, Resolve, Check, Record, Load, Verify, Kill, Settle]
+    };
 
     /// Its name.
     pub const fn name(self) -> &'static str {

@@ -317,7 +317,7 @@ fn first(start: &str) -> Parsed<'_, First> {
                 };
                 return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
             }
-            let (rest, range) = ports(start, "a port")?;
+            let (rest, range) = ports(start)?;
             Ok((rest, First::Host(HostPorts::Fixed(range))))
         }
         Some(letter) if letter.is_ascii_alphabetic() => {
@@ -388,14 +388,14 @@ fn host_ports(start: &str, place: Place) -> Parsed<'_, HostPorts> {
     if at_end_of_field(start) {
         return fail(start, "a port", meant::host_port(Some(place), start));
     }
-    ports(start, "a port").map(|(rest, range)| (rest, HostPorts::Fixed(range)))
+    ports(start).map(|(rest, range)| (rest, HostPorts::Fixed(range)))
 }
 
 fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
     if at_end_of_field(start) {
         return fail(start, "a port", "jail port missing");
     }
-    let (rest, jail) = ports(start, "a port")?;
+    let (rest, jail) = ports(start)?;
     let HostPorts::Fixed(host) = host else { return Ok((rest, jail)) };
     if jail.count() == host.count() {
         return Ok((rest, jail));
@@ -416,8 +416,8 @@ fn at_end_of_field(text: &str) -> bool {
     text.is_empty() || text.starts_with(|c: char| matches!(c, ':' | '/') || c.is_whitespace())
 }
 
-fn ports<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, PortRange> {
-    let (rest, first) = port(start, expected)?;
+fn ports(start: &str) -> Parsed<'_, PortRange> {
+    let (rest, first) = port(start, "a port")?;
     let (rest, last) = match rest.strip_prefix('-') {
         Some(tail) => port(tail, "the last port of the range")?,
         None => (rest, first),

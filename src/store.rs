@@ -22,7 +22,6 @@
 //! record is valid only in the boot whose id it has, and a crash also removes the rules from the kernel.
 
 mod dir;
-mod entries;
 mod records;
 mod summaries;
 
@@ -45,26 +44,20 @@ use crate::publication::{Publication, Redirect};
 use crate::spec::Spec;
 
 pub use dir::Lock;
-use entries::entries;
-pub use entries::{Claim, claim_folders};
-pub use records::{Documents, Records};
+use records::entries;
+pub use records::{Claim, Documents, Records, claim_folders};
 pub use summaries::{Shown, Summary};
 
-/// The default state directory.
 pub const DEFAULT_DIR: &str = "/var/run/kport";
 
-/// The folder of the records.
 const JAILS: &str = "jails";
 
-/// The file of an anchor's record.
 fn file_name(anchor: &Anchor) -> String {
     [anchor.child(), ".json"].concat()
 }
 
-/// The record of one jail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The version of the format: [`Record::VERSION`].
     pub version: u32,
     /// The boot in which it was written (`Host::boot_id`): pf loses its rules at a boot.
     pub boot: String,
@@ -126,7 +119,6 @@ pub struct Requested {
 }
 
 impl Record {
-    /// The version that this code writes.
     pub const VERSION: u32 = 1;
 
     /// The name as messages have it: `jail "web"`.
@@ -150,7 +142,6 @@ impl Record {
     }
 }
 
-/// The state directory.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
@@ -268,7 +259,6 @@ impl Store {
     }
 }
 
-/// Removes a file, if there is one.
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(format_args!("remove {}", path.display()), &e)),
@@ -284,5 +274,4 @@ fn anchors(names: Vec<String>, end: &str) -> Vec<Anchor> {
     anchors
 }
 
-/// The maximum number of files of one anchor in `damaged`.
 const MAX_DAMAGED: usize = 100;

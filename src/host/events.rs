@@ -25,19 +25,21 @@ pub enum Event {
     Routes,
 }
 
-/// A source of events.
+/// A source of events. By default it does not tell about jails, nor about their networks.
 pub trait Events {
     /// Whether events tell about jails: without them, the jails have to be listed often.
-    fn tells_jails(&self) -> bool;
+    fn tells_jails(&self) -> bool {
+        false
+    }
 
     /// Tells about the jail with this jid until it is removed. If it is gone already, nobody is told.
-    fn add_jail(&mut self, jid: i32);
+    fn add_jail(&mut self, _jid: i32) {}
 
     /// Tells about the network of the jail with this jid.
-    fn add_network(&mut self, jid: i32, socket: Watch);
+    fn add_network(&mut self, _jid: i32, _socket: Watch) {}
 
     /// Closes the socket of a jail's network: until then a jail that is removed is dying.
-    fn remove_network(&mut self, jid: i32);
+    fn remove_network(&mut self, _jid: i32) {}
 
     /// What has come since the last call; several events on one thing are one. Waits for the first one, but not longer than
     /// `within`; a signal ends the wait.

@@ -46,12 +46,8 @@ fn at<T: FromBytes>(result: &[u8], offset: usize) -> Option<T> {
 
 /// The error for a result with another layout.
 fn malformed(what: &str) -> Error {
-    Error::new(
-        Kind::Unsupported,
-        format!(
-            "the kernel's {what} does not have the layout of FreeBSD 14 and 15; a kport for this release is needed"
-        ),
-    )
+    let not = "does not have the layout of FreeBSD 14 and 15";
+    Error::new(Kind::Unsupported, format!("the kernel's {what} {not}; a kport for this release is needed"))
 }
 
 /// `kern.boot_id`: random, generated once for each boot (sysctl_bootid() of kern/kern_mib.c).

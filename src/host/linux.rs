@@ -18,7 +18,7 @@ use procfs::{ProcError, ProcResult};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::{Behind, Event, Events, Host, HostInterface, Jail, Jails, Listener, Process, Watch};
+use super::{Behind, Event, Events, Host, HostInterface, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result};
 use crate::files::{Taken, above_stdio};
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -153,7 +153,6 @@ fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
     }
 }
 
-/// The udp sockets that are not connected.
 fn unconnected_udp() -> Result<Vec<UdpNetEntry>> {
     let mut found = entries("/proc/net/udp", procfs::net::udp())?;
     found.extend(entries("/proc/net/udp6", procfs::net::udp6())?);
@@ -219,16 +218,6 @@ impl Timer {
 }
 
 impl Events for Timer {
-    fn tells_jails(&self) -> bool {
-        false
-    }
-
-    fn add_jail(&mut self, _: i32) {}
-
-    fn add_network(&mut self, _: i32, _: Watch) {}
-
-    fn remove_network(&mut self, _: i32) {}
-
     fn next(&mut self, within: Duration) -> Result<Vec<Event>> {
         let timeout = Timespec::try_from(within).ok();
         // interrupted by a signal, or not: the caller looks

@@ -117,10 +117,9 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     if !request.addresses.is_empty() {
         let places = survey.places()?;
         if let Some(own) = request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-            let what = format!(
-                "{own} is an address of the host, and jail {} has a network stack of its own: redirects would go to the host",
-                quoted(&jail.name)
-            );
+            let why =
+                format!("jail {} has a network stack of its own: redirects would go to the host", quoted(&jail.name));
+            let what = format!("{own} is an address of the host, and {why}");
             return Err(Error::new(Kind::Argument, what).remedy("give an address of the jail with", Setting::Address));
         }
         return Ok(Addresses::given(request.addresses.clone()));
@@ -216,11 +215,8 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
     if !trusted {
         let Some(interface) = interface else { return because(true, "is on no network of the host".to_owned()) };
         if !leads_to_jails(survey, interface)? {
-            let why = format!(
-                "is on the network of {interface}, and that is not an interface of jails (of group bridge or epair, and \
-                 not the gateway interface)"
-            );
-            return because(true, why);
+            let why = "and that is not an interface of jails (of group bridge or epair, and not the gateway interface)";
+            return because(true, format!("is on the network of {interface}, {why}"));
         }
     }
     if let Some(other) = survey.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {

@@ -105,7 +105,7 @@ impl Publisher<'_> {
         self.run(&[], |writer| {
             let (survey, mut errors) = (writer.survey, vec![]);
             let restored = |anchor: &Anchor| restore(writer, anchor).map_err(|error| error.context(anchor));
-            if survey.each((&self.store.anchors()?, "records"), &mut errors, restored) {
+            if survey.each("records", &self.store.anchors()?, &mut errors, restored) {
                 errors.extend(writer.call_all().err());
             }
             Error::all(errors)
@@ -268,7 +268,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
         stays.map(|_| ()).map_err(|error| error.context(anchor))
     };
     // a record that was not checked must not count as missing below
-    if !survey.each((&survey.store.anchors()?, "records"), &mut errors, checked) {
+    if !survey.each("records", &survey.store.anchors()?, &mut errors, checked) {
         return Error::all(errors);
     }
     let cleared = |child: &String| {
@@ -293,7 +293,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
         }
         writer.drop_outdated(&anchor, Outdated::Unrecorded).map_err(|error| error.context(&anchor))
     };
-    if !survey.each((&survey.firewall.anchors()?, "anchors"), &mut errors, cleared) {
+    if !survey.each("anchors", &survey.firewall.anchors()?, &mut errors, cleared) {
         return Error::all(errors);
     }
     errors.extend(writer.call_all().err());

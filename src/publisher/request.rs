@@ -121,10 +121,11 @@ impl Request {
 
     /// Those in which something can be published.
     pub(super) fn families(&self) -> impl Iterator<Item = Family> {
-        let wanted = |family| self.options.families.is_empty() || self.options.families.contains(&family);
-        let has = move |mapping: &Mapping, family| mapping.place.is_none_or(|place| place.has_family(family));
-        let families = Family::ALL.into_iter().filter(move |family| wanted(*family));
-        families.filter(move |family| self.spec.mappings().iter().any(|mapping| has(mapping, *family)))
+        let (wanted, mappings) = (&self.options.families, self.spec.mappings());
+        Family::ALL.into_iter().filter(move |family| {
+            (wanted.is_empty() || wanted.contains(family))
+                && mappings.iter().any(|mapping| mapping.place.is_none_or(|place| place.has_family(*family)))
+        })
     }
 
     /// Whether both publish the same, for a jail that has the same addresses: how long they wait does not matter.

@@ -254,7 +254,6 @@ fn named(interfaces: Interfaces<'_>, names: &[Interface], members: bool) -> BTre
     found
 }
 
-/// The networks of an interface.
 fn networks<'a>(interfaces: Interfaces<'a>, on: Interface) -> impl Iterator<Item = IpNet> + use<'a> {
     let members = interfaces.0.iter().filter(move |known| known.name == on);
     members.flat_map(|member| &member.addresses).map(|own| own.trunc())

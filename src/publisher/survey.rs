@@ -17,7 +17,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result, Setting};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::name::{Anchor, JailName};
-use crate::net::{Family, Interface, PerFamily, Protocol};
+use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{self, Firewall, ForeignRedirect};
 use crate::publication::Redirect;
 use crate::store::{Claim, Record, Store, claim_folders};
@@ -35,7 +35,6 @@ pub(super) struct Survey<'a> {
     observer: &'a dyn Observer,
     /// The current boot: records of another one are ignored.
     pub(super) boot: String,
-    /// For the caller, one line each.
     pub(super) notes: RefCell<Vec<String>>,
     known: Known,
 }
@@ -49,7 +48,6 @@ struct Known {
     jails: OnceCell<Jails>,
     /// A jid, and what the jail has reported.
     asked: OnceCell<(i32, Result<Vec<IpAddr>>)>,
-    /// By their folder.
     claims: RefCell<HashMap<String, Rc<[Claim]>>>,
     owners: RefCell<HashMap<Anchor, Rc<Claimant>>>,
     /// What pf holds in kport's anchors that have no record.
@@ -73,7 +71,6 @@ pub(super) struct Own {
     pub(super) jid: Option<i32>,
 }
 
-/// Who made a claim.
 enum Claimant {
     Jail(Box<Neighbour>),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
@@ -83,37 +80,11 @@ enum Claimant {
     Unreadable(Error),
 }
 
-/// Another jail, and what it has published.
+/// Another jail.
 struct Neighbour {
     record: Record,
-    targets: Vec<IpAddr>,
-    /// Of each protocol and family, sorted by the first port, with the number of ports of the widest one.
-    claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)>,
-}
-
-impl Neighbour {
-    fn new(record: Record) -> Neighbour {
-        let mut claims: HashMap<(Protocol, Family), (Vec<Redirect>, u16)> = HashMap::new();
-        for claim in record.claims() {
-            let (list, widest) = claims.entry((claim.protocol, claim.family())).or_default();
-            list.push(claim);
-            *widest = claim.host.count().max(*widest);
-        }
-        for (list, _) in claims.values_mut() {
-            list.sort_by_key(|claim| claim.host.first());
-        }
-        let targets = record.possible().flat_map(|p| &p.redirects).map(|r| r.target).collect();
-        Neighbour { record, targets, claims }
-    }
-
-    /// The claims that may overlap a redirect.
-    fn near(&self, redirect: &Redirect) -> &[Redirect] {
-        let Some((list, widest)) = self.claims.get(&(redirect.protocol, redirect.family())) else { return &[] };
-        let low = redirect.host.first().saturating_sub(widest - 1);
-        let from = list.partition_point(|claim| claim.host.first() < low);
-        let to = list.partition_point(|claim| claim.host.first() <= redirect.host.last());
-        &list[from..to]
-    }
+    /// Sorted by the first port.
+    claims: Vec<Redirect>,
 }
 
 impl<'a> Survey<'a> {
@@ -123,7 +94,6 @@ impl<'a> Survey<'a> {
         Ok(Survey { host, firewall, store, deadline, observer, boot, notes, known })
     }
 
-    /// Before a phase; the observer's error is that of the phase.
     pub(super) fn phase(&self, phase: Phase) -> Result<()> {
         self.observer.phase(phase)
     }
@@ -144,7 +114,8 @@ impl<'a> Survey<'a> {
     /// Calls `change` for each thing, and collects the errors. False if the time was up before the last one.
     pub(super) fn each<T>(
         &self,
-        (things, what): (&[T], &str),
+        what: &str,
+        things: &[T],
         errors: &mut Vec<Error>,
         mut change: impl FnMut(&T) -> Result<()>,
     ) -> bool {
@@ -245,21 +216,17 @@ impl<'a> Survey<'a> {
                         let record = &neighbour.record;
                         let owner = record.mention();
                         let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
-                        let Some(problem) = neighbour.near(redirect).iter().find_map(with) else { continue };
+                        let Some(problem) = neighbour.claims.iter().find_map(with) else { continue };
                         if self.is_outdated(record)? {
                             continue;
                         }
-                        let remedy = if record.jid.is_some() && record.jid == own.jid {
-                            format!("it is the same jail under an earlier name: unpublish {owner} first")
-                        } else if self.runs(record)? {
-                            problem.remedy
-                        } else {
-                            format!(
-                                "{}; {owner} is not running; if it is not starting, run kport apply",
-                                problem.remedy
-                            )
-                        };
-                        return Ok(Some(Problem { remedy, ..problem }));
+                        let Problem { seen, mut remedy } = problem;
+                        if record.jid.is_some() && record.jid == own.jid {
+                            remedy = format!("it is the same jail under an earlier name: unpublish {owner} first");
+                        } else if !self.runs(record)? {
+                            remedy += &format!("; {owner} is not running; if it is not starting, run kport apply");
+                        }
+                        return Ok(Some(Problem { seen, remedy }));
                     }
                     Claimant::Nobody => {}
                     Claimant::Unrecorded => {
@@ -304,7 +271,6 @@ impl<'a> Survey<'a> {
         })
     }
 
-    /// The record of a jail of this boot, if it can be read.
     pub(super) fn readable(&self, jail: &JailName) -> Option<Record> {
         self.store.get(&jail.anchor()).ok()?.filter(|record| record.boot == self.boot)
     }
@@ -320,7 +286,6 @@ impl<'a> Survey<'a> {
         Ok(self.age(record)? >= STARTING / 2)
     }
 
-    /// The seconds since a record of this boot was written.
     fn age(&self, record: &Record) -> Result<u64> {
         Ok(self.host.uptime()?.saturating_sub(record.uptime))
     }
@@ -373,7 +338,6 @@ impl<'a> Survey<'a> {
         Ok(None)
     }
 
-    /// What was in the way, and is to be removed first.
     pub(super) fn outdated(&self) -> BTreeMap<Anchor, Outdated> {
         self.known.outdated.borrow().clone()
     }
@@ -467,7 +431,7 @@ impl<'a> Survey<'a> {
         for anchor in self.store.leading_to(address)? {
             if anchor != *own
                 && let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
-                && neighbour.targets.contains(&address)
+                && neighbour.record.possible().flat_map(|p| &p.redirects).any(|r| r.target == address)
                 && !(jail.is_none() && neighbour.record.no_jail)
                 && !self.is_outdated(&neighbour.record)?
                 && !jail.map_or(Ok(false), |jail| shares(&neighbour.record, jail))?
@@ -481,7 +445,11 @@ impl<'a> Survey<'a> {
     fn owner(&self, anchor: &Anchor) -> Result<Rc<Claimant>> {
         once(&self.known.owners, anchor, || {
             Ok(Rc::new(match self.store.get(anchor) {
-                Ok(Some(record)) if record.boot == self.boot => Claimant::Jail(Box::new(Neighbour::new(record))),
+                Ok(Some(record)) if record.boot == self.boot => {
+                    let mut claims = record.claims();
+                    claims.sort_by_key(|claim| claim.host.first());
+                    Claimant::Jail(Box::new(Neighbour { record, claims }))
+                }
                 Ok(_) if self.firewall.loaded(anchor, false)?.is_empty() => Claimant::Nobody,
                 Ok(_) => Claimant::Unrecorded,
                 Err(error) => Claimant::Unreadable(error),

@@ -10,11 +10,11 @@ use super::{Outcome, Phase};
 use crate::calls::{self, Change, Entry};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::name::{Anchor, Label};
-use crate::pf::{Firewall, States};
+use crate::pf::States;
 use crate::publication::Publication;
 use crate::rule::Rule;
 use crate::rules;
-use crate::store::{Lock, Record, Store};
+use crate::store::{Lock, Record};
 
 /// A sysctl that exists while pf(4) is loaded.
 const SYSCTL_OF_PF: &str = "net.pf.request_maxcount";
@@ -87,24 +87,20 @@ impl<'a> Writer<'a> {
         self.survey.store.put(&self.lock, record)
     }
 
-    /// See [`Store::settle`].
     pub(super) fn settle(&self, record: &mut Record) -> Result<()> {
         self.read.borrow_mut().remove(&record.jail.anchor());
         self.survey.store.settle(&self.lock, record)
     }
 
-    /// Removes the claims of `gone` that are not those of `kept`.
     pub(super) fn release(&self, gone: &Record, kept: Option<&Record>) {
         self.survey.store.release(&self.lock, gone, kept);
     }
 
-    /// Removes the record of an anchor; `record` is the one that was there.
     pub(super) fn remove(&self, anchor: &Anchor, record: Option<&Record>) -> Result<()> {
         self.read.borrow_mut().remove(anchor);
         self.survey.store.remove(&self.lock, anchor, record)
     }
 
-    /// Removes what earlier boots and killed processes have left in the state directory.
     pub(super) fn sweep(&self) {
         let Survey { store, firewall, ref boot, .. } = *self.survey;
         let anchors = OnceCell::new();
@@ -151,10 +147,9 @@ impl<'a> Writer<'a> {
 
     /// Lets `kport` call an anchor for its new rules instead of the earlier ones; then, in any case, for those of its record.
     pub(super) fn call(&self, anchor: &Anchor, before: &[Rule], after: &[Rule]) -> Result<bool> {
-        let Survey { store, firewall, ref boot, .. } = *self.survey;
         let change = Change::new(anchor, before, after);
-        firewall.call(Some(&change), &mut || {
-            let mut all = to_call(firewall, store, boot, Some(anchor))?;
+        self.survey.firewall.call(Some(&change), &mut || {
+            let mut all = to_call(self.survey, Some(anchor))?;
             all.extend_from_slice(&change.added);
             Ok(all)
         })
@@ -162,8 +157,7 @@ impl<'a> Writer<'a> {
 
     /// Makes pf's calls those of all records.
     pub(super) fn call_all(&mut self) -> Result<()> {
-        let Survey { store, firewall, ref boot, .. } = *self.survey;
-        if firewall.call(None, &mut || to_call(firewall, store, boot, None))? {
+        if self.survey.firewall.call(None, &mut || to_call(self.survey, None))? {
             self.outcome.changed = true;
             self.survey.note("the calls of kport's anchors: loaded again".to_owned());
         }
@@ -211,14 +205,15 @@ impl<'a> Writer<'a> {
 
 /// What `kport` is to call for all anchors, or for all but one: what their records say. Without a record that can be read, what it
 /// calls now, as long as the anchor has rules.
-fn to_call(firewall: &dyn Firewall, store: &Store, boot: &str, but: Option<&Anchor>) -> Result<Vec<Entry>> {
+fn to_call(survey: &Survey<'_>, but: Option<&Anchor>) -> Result<Vec<Entry>> {
+    let Survey { store, firewall, ref boot, .. } = *survey;
     let mut all = vec![];
     let mut known: HashSet<String> = but.into_iter().map(|anchor| anchor.child().to_owned()).collect();
     let mut records = store.records()?;
     let mut unreadable = !store.damaged()?.is_empty();
     for anchor in records.anchors()?.iter().filter(|anchor| Some(*anchor) != but) {
         match records.get(anchor) {
-            Ok(Some(record)) if record.boot == boot => {
+            Ok(Some(record)) if record.boot == *boot => {
                 known.insert(anchor.child().to_owned());
                 for publications in [&record.publications, &record.replaces] {
                     all.extend(calls::entries(anchor, &rules::of_all(publications)));
@@ -246,7 +241,7 @@ fn to_call(firewall: &dyn Firewall, store: &Store, boot: &str, but: Option<&Anch
     Ok(all)
 }
 
-/// Whether pf has rules in an anchor, by [`Firewall::anchors`].
+/// Whether pf has rules in an anchor, by `Firewall::anchors`.
 fn is_held(anchors: &Result<Vec<String>>, anchor: &Anchor) -> bool {
     match anchors {
         Ok(anchors) => anchors.iter().any(|child| child == anchor.child()),

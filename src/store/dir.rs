@@ -40,12 +40,9 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
         }
     };
     if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
-        let link = if meta.is_symlink() { "a symbolic link, " } else { "" };
-        let why = format!(
-            "state directory {shown} must be a directory of user {owner} that only its owner can write to (it is {link}{}); \
-             run as its owner",
-            whose(&meta)
-        );
+        let (link, whose) = (if meta.is_symlink() { "a symbolic link, " } else { "" }, whose(&meta));
+        let must = format!("must be a directory of user {owner} that only its owner can write to");
+        let why = format!("state directory {shown} {must} (it is {link}{whose}); run as its owner");
         return Err(Error::new(Kind::Permission, why).remedy("or name another one with", Setting::StateDir));
     }
     above(&dir, owner)?;
@@ -78,12 +75,9 @@ fn above(dir: &Path, user: u32) -> Result<()> {
             // the mode of a link has no meaning; its owner, and that of an entry of a sticky directory, is checked
             let open = !meta.is_symlink() && meta.mode() & WRITABLE_BY_OTHERS != 0 && meta.mode() & STICKY == 0;
             if open || meta.uid() != 0 && meta.uid() != user {
-                let why = format!(
-                    "state directory {}: others may write to {} (it is {}), and so decide what is loaded into pf",
-                    dir.display(),
-                    path.display(),
-                    whose(&meta)
-                );
+                let (dir, path, whose) = (dir.display(), path.display(), whose(&meta));
+                let what = format!("others may write to {path} (it is {whose}), and so decide what is loaded into pf");
+                let why = format!("state directory {dir}: {what}");
                 return Err(Error::new(Kind::Permission, why).remedy("name another directory with", Setting::StateDir));
             }
         }
@@ -91,7 +85,6 @@ fn above(dir: &Path, user: u32) -> Result<()> {
     Err(Error::new(Kind::Permission, format!("state directory {}: too many symbolic links", dir.display())))
 }
 
-/// The maximum that is read of the lock file.
 const MOST: usize = 400;
 
 /// The lock of a state directory: flock(2). Dropping it, or the end of the process, releases it.
@@ -103,7 +96,6 @@ const MOST: usize = 400;
 #[must_use = "the lock is held as long as this value lives"]
 pub struct Lock {
     file: File,
-    /// What the file has.
     text: RefCell<Vec<u8>>,
 }
 
@@ -186,7 +178,6 @@ fn close_on_fork(file: &File) {
 #[cfg(not(target_os = "freebsd"))]
 fn close_on_fork(_: &File) {}
 
-/// Locks the file, or fails at the deadline.
 fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
@@ -210,7 +201,6 @@ fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
     }
 }
 
-/// Whether the file is the one at `path`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let own = rustix::fs::fstat(file)?;
     match rustix::fs::lstat(path) {

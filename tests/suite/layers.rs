@@ -205,7 +205,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("spec", &["meant"]),
     ("watch", &["report", "schedule"]),
     ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
-    ("store", &["dir", "entries", "records", "summaries"]),
+    ("store", &["dir", "records", "summaries"]),
     (
         "pf::native",
         &[
@@ -409,7 +409,7 @@ fn no_message_below_the_interfaces_names_an_option_of_the_helper() {
         "store",
     ];
     // pf::files has one for kport trace and doctor alone, the hook names its own arguments, and conmon is another program
-    let others = ["pf/files.rs", "container/oci.rs", "container/cni/conmon.rs", "host/freebsd/process.rs"];
+    let others = ["pf/files.rs", "container/oci.rs", "container/cni/conmon.rs"];
     let sources = sources();
     let mut literals = 0;
     for source in

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::rig;
 use crate::support::schema::Schema;
 use kport::error::Result;
-use kport::host::{Event, Events, Fixed, Jail, Played, Watch};
+use kport::host::{Event, Events, Fixed, Jail, Played};
 use kport::name::JailName;
 use kport::pf::Firewall;
 use kport::pf::files::Sim;
@@ -35,9 +35,6 @@ impl Events for Fake {
     fn tells_jails(&self) -> bool {
         self.tells_jails
     }
-    fn add_jail(&mut self, _: i32) {}
-    fn add_network(&mut self, _: i32, _: Watch) {}
-    fn remove_network(&mut self, _: i32) {}
     fn next(&mut self, _: Duration) -> Result<Vec<Event>> {
         Ok(self.told.lock().unwrap().drain(..).collect())
     }

@@ -74,7 +74,6 @@ pub fn all(get: &JailGet, features: Features) -> Result<Jails> {
     }
 }
 
-/// What the kernel returned for a jail.
 struct Parameters {
     jid: i32,
     values: Vec<Parameter>,
@@ -157,7 +156,6 @@ fn stack_above(get: &JailGet, features: Features, mut jid: i32) -> Result<i32> {
     Ok(0)
 }
 
-/// The addresses in `ip4.addr`, then those in `ip6.addr`.
 pub fn addresses(ip4: &[u8], ip6: &[u8]) -> Result<Vec<IpAddr>> {
     let (v4, odd4) = ip4.as_chunks::<4>();
     let (v6, odd6) = ip6.as_chunks::<16>();

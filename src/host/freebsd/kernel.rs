@@ -30,7 +30,6 @@ pub fn routes(family: Family) -> [c_int; 6] {
     [libc::CTL_NET, libc::PF_ROUTE, 0, domain, libc::NET_RT_DUMP, 0]
 }
 
-/// The value of the sysctl with this MIB.
 pub fn fetch(mib: &[c_int]) -> io::Result<Vec<u8>> {
     // lossless: CTL_MAXNAME numbers at most
     let count = mib.len() as c_uint;
@@ -242,10 +241,8 @@ fn padded(interface: &str) -> Name {
     name
 }
 
-/// One request.
-///
 /// # Safety
-/// The pointers in it must be valid for what the kernel does with them.
+/// The pointers in a request must be valid for what the kernel does with them.
 unsafe fn ask<const REQUEST: c_ulong, T>(socket: &OwnedFd, request: &mut T) -> io::Result<()> {
     const { assert!(size_of::<T>() == (REQUEST >> 16 & 0x1fff) as usize) };
     // SAFETY: the request has the size that its number encodes; the caller guarantees the rest.

@@ -94,7 +94,6 @@ pub fn read(stream: BorrowedFd<'_>, most: usize, deadline: Deadline, is_stopped:
     }
 }
 
-/// Waits until there is something to read.
 fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> bool) -> Result<()> {
     loop {
         let left = deadline.remaining();
@@ -104,10 +103,8 @@ fn wait(stream: BorrowedFd<'_>, deadline: Deadline, is_stopped: &dyn Fn() -> boo
         let timeout = Timespec::try_from(left.min(STOP_CHECK)).ok();
         match poll(&mut [PollFd::new(&stream, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) if is_stopped() => {
-                return Err(Error::new(
-                    Kind::Unavailable,
-                    "the helper process was stopped; find out what stops it (truss -f?)",
-                ));
+                let why = "the helper process was stopped; find out what stops it (truss -f?)";
+                return Err(Error::new(Kind::Unavailable, why));
             }
             Ok(0) | Err(rustix::io::Errno::INTR) => (),
             Ok(_) => return Ok(()),

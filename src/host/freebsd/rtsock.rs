@@ -206,7 +206,6 @@ pub fn reachable(links: &[Link], mut flags: impl FnMut(&str, Ipv6Addr) -> u32) -
 
 // ---- routes
 
-/// The interface of a default route.
 pub fn named(name: &str) -> Result<Interface> {
     name.parse().map_err(|_| {
         let name = quoted(name);
@@ -219,7 +218,6 @@ pub fn named(name: &str) -> Result<Interface> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route<'a> {
     pub default: bool,
-    /// The name of its interface.
     pub name: &'a str,
     /// `None` for a route to the interface itself.
     pub gateway: Option<IpAddr>,

@@ -159,7 +159,6 @@ fn set_fibs(jails: &mut [Jail]) -> Result<()> {
     Ok(())
 }
 
-/// The number of FIBs.
 fn fibs() -> Result<u32> {
     Ok(System.sysctl("net.fibs")?.and_then(|fibs| u32::try_from(fibs).ok()).unwrap_or(1))
 }

@@ -55,7 +55,6 @@ const ATTACH: c_uint = 3;
 const READ_LIST: c_uint = 4;
 const OPEN_SOCKET: c_uint = 5;
 
-/// The task of the child.
 enum Task {
     /// Report the sysctl(3) with this MIB, with a buffer of this size, and pass a socket of AF_INET6 if the jail can have
     /// one.
@@ -64,7 +63,6 @@ enum Task {
     Socket,
 }
 
-/// The addresses of a jail with its own network stack.
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
     let (list, socket) = read(jail, kernel::INTERFACES, "addresses", within)?;
     // a socket belongs to the stack in which it was created, and so do its ioctls (soo_ioctl() of kern/sys_socket.c)
@@ -72,7 +70,6 @@ pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
     Ok(reachable(&links(&list)?, flags))
 }
 
-/// The default route of a jail with its own network stack.
 pub fn router(jail: &Jail, family: Family, within: Duration) -> Result<Router> {
     rtsock::router(&read(jail, kernel::routes(family), "routes", within)?.0, family)
 }
@@ -111,7 +108,6 @@ pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     }
 }
 
-/// The error of a step of the child.
 fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     // jail_attach(2)
     if (step, errno) == (ATTACH, libc::EINVAL) {
@@ -129,7 +125,6 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     if error.kind() == Kind::Permission { error.and(hint) } else { error }
 }
 
-/// One child.
 fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
     // also for the descriptor of the child, and what it passes
     let _taken = Taken::standard();
