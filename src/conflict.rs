@@ -149,7 +149,9 @@ pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: 
     let meets = foreign.family.is_none_or(|f| f == redirect.family())
         && foreign.protocol.is_none_or(|p| p == redirect.protocol)
         && foreign.ports.is_none_or(|p| p.overlaps(redirect.host))
-        && (interfaces.overlap(foreign.place, redirect.place) || passes(foreign, redirect.place));
+        && (interfaces.overlap(foreign.place, redirect.place)
+            // packets to an address may come in where the redirect takes all: one of em1 is also reached through em0
+            || foreign.any_address && matches!(redirect.place, Place::Address(to) if !to.is_loopback()));
     let owner = match foreign.anchor.as_str() {
         "" => "the main ruleset".to_owned(),
         anchor => format!("anchor {anchor}"),
@@ -159,10 +161,4 @@ pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: 
         seen: format!("{owner} has a redirect of its own for {protocol} {host} on {place}: {text}"),
         remedy: "remove one of them (which of them wins differs between FreeBSD 14 and 15)".to_owned(),
     })
-}
-
-/// Whether packets to an address may come in where the redirect takes all: an address of em1 is also reached through
-/// em0.
-fn passes(foreign: &ForeignRedirect, place: Place) -> bool {
-    foreign.any_address && matches!(place, Place::Address(address) if !address.is_loopback())
 }

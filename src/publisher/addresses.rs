@@ -1,5 +1,6 @@
-//! Who has an address. The root of a jail with its own network stack decides which addresses the jail has. So what such a
-//! jail reports is used only if the host can verify it: otherwise a jail could decide where the host's port is redirected to.
+//! Who has an address, and the wait until a jail has one (DHCP, SLAAC, a manager that sets it while its hooks run). The root of a jail
+//! with its own network stack decides which addresses the jail has. So what such a jail reports is used only if the host can verify it:
+//! otherwise a jail could decide where the host's port is redirected to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};

@@ -207,14 +207,14 @@ fn narrower(
     let everywhere = !matches!(place, Place::Interface(_)) && now.sources.is_empty();
     if !everywhere {
         let jails = |options: &Options| match options.hairpin {
-            true => named(&options.reach).into_iter().filter(|on| !is_loopback(*on)).collect(),
+            true => named(&options.reach).into_iter().filter(|on| !Place::Interface(*on).is_loopback()).collect(),
             false => BTreeSet::new(),
         };
         let own = |on: &Interface| matches!(place, Place::Interface(place) if interfaces.is_in(*on, place));
         let mut taken: BTreeSet<Interface> = jails(before).difference(&jails(now)).copied().collect();
         taken.retain(|on| !own(on));
         if before.host_access && !now.host_access {
-            taken.extend(interfaces.0.iter().map(|known| known.name).filter(|on| is_loopback(*on)));
+            taken.extend(interfaces.0.iter().map(|known| known.name).filter(|on| Place::Interface(*on).is_loopback()));
         }
         found.extend(taken.into_iter().map(|on| part(redirect.host, to, Some(on), Sources::Any)));
     }
@@ -231,10 +231,6 @@ fn narrower(
         }
     }
     Some(found)
-}
-
-fn is_loopback(interface: Interface) -> bool {
-    Place::Interface(interface).is_loopback()
 }
 
 /// The interfaces with these names, and those in groups with these names. An epair without an address only has what its bridge
