@@ -68,10 +68,6 @@ impl Surroundings<'_> {
     }
 }
 
-fn and_more(count: usize) -> String {
-    if count > 0 { format!(" (and {count} more)") } else { String::new() }
-}
-
 /// What to do after a change of /etc/pf.conf.
 pub const RELOAD: &str = "then: service pf reload";
 

@@ -325,7 +325,6 @@ impl<'a> Reader<'a> {
                     return Err(format!("skip on ! {} is not supported by pfctl(8)", on.name));
                 }
                 self.made.skip.extend(names.into_iter().map(|on| on.name).filter(|name| name != "none"));
-                words.end()
             }
             "state-policy" => {
                 self.defaults.if_bound = match words.next()?.bare() {
@@ -333,22 +332,21 @@ impl<'a> Reader<'a> {
                     "floating" => false,
                     other => return Err(format!("{} is not a state-policy", quoted(other))),
                 };
-                words.end()
             }
             "state-defaults" => {
                 let mut keep = Keep::default();
                 let bound = conditions::state_options(&mut words, &mut keep, false)?;
                 keep.if_bound = bound.unwrap_or(self.defaults.if_bound);
                 self.defaults.keep = Some(keep);
-                words.end()
             }
             "syncookies" => {
                 self.made.syncookies = words.text()? == "always";
-                Ok(())
+                return Ok(());
             }
-            option if WITHOUT_EFFECT.contains(&option) => Ok(()),
-            _ => Err(format!("set {} is not known", option.shown())),
+            option if WITHOUT_EFFECT.contains(&option) => return Ok(()),
+            _ => return Err(format!("set {} is not known", option.shown())),
         }
+        words.end()
     }
 
     fn table(&mut self, mut words: Words<'_>) -> Read<()> {

@@ -46,18 +46,8 @@ pub struct Unreached {
 }
 
 impl Proof {
-    /// Whether no source that the ruleset refuses reaches a published port.
-    pub fn refuses(&self) -> bool {
-        self.bypassed.is_empty()
-    }
-
-    /// Whether an ordinary outsider reaches a published port where that is required.
-    pub fn arrives(&self) -> bool {
-        self.unreached.iter().all(|unreached| !unreached.entrance.required)
-    }
-
     pub fn holds(&self) -> bool {
-        self.refuses() && self.arrives() && self.changed.is_empty()
+        self.failures().next().is_none()
     }
 
     /// The three sentences, each with whether it holds.
@@ -65,7 +55,7 @@ impl Proof {
         let refuses = match self.bypassed.iter().next() {
             Some((statement, (source, entrance))) => format!(
                 "{statement}{}: it refuses {source}, but not at ports published on {entrance}",
-                more(self.bypassed.len() - 1)
+                and_more(self.bypassed.len() - 1)
             ),
             None if self.refusing.is_empty() => "no rule refuses anybody because of the source".to_owned(),
             None => {
@@ -73,7 +63,7 @@ impl Proof {
                 format!(
                     "whom a rule refuses because of the source stays refused at published ports: {}{}",
                     shown.join("; "),
-                    more(self.refusing.len() - shown.len())
+                    and_more(self.refusing.len() - shown.len())
                 )
             }
         };
@@ -92,11 +82,12 @@ impl Proof {
         };
         let others = match self.changed.first() {
             Some(changed) => {
-                format!("other packets are treated in another way: {changed}{}", more(self.changed.len() - 1))
+                format!("other packets are treated in another way: {changed}{}", and_more(self.changed.len() - 1))
             }
             None => "nothing changes for packets that are not to a published port".to_owned(),
         };
-        [(self.refuses(), refuses), (self.arrives(), arrives), (self.changed.is_empty(), others)]
+        let reached = self.unreached.iter().all(|unreached| !unreached.entrance.required);
+        [(self.bypassed.is_empty(), refuses), (reached, arrives), (self.changed.is_empty(), others)]
     }
 
     pub fn failures(&self) -> impl Iterator<Item = String> {
@@ -139,7 +130,8 @@ fn shown(reached: &[(Entrance, IpAddr)]) -> String {
     all.join(", ")
 }
 
-fn more(others: usize) -> String {
+/// How many more there are like those that are shown.
+pub fn and_more(others: usize) -> String {
     if others == 0 { String::new() } else { format!(" (and {others} more)") }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Findings, MainRuleset, Publications, RELOAD, Surroundings, and_more};
+use super::{Findings, MainRuleset, Publications, RELOAD, Surroundings};
 use crate::error::{Problem, Result};
 use crate::host::{HostInterface, Interfaces};
 use crate::net::{Direction, Family, Interface, Place};
+use crate::proof::and_more;
 use crate::publication::{Publication, Redirect};
 
 /// A redirect on every address also applies on the interfaces toward jails.

@@ -22,7 +22,7 @@ use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use super::evaluator::{self, Evaluator, Judged, Outcome, Probe};
-use super::{Findings, Publications, RELOAD, Surroundings, and_more};
+use super::{Findings, Publications, RELOAD, Surroundings};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::HostInterface;
@@ -32,7 +32,7 @@ use crate::options::{Options, Source};
 use crate::pf::Rulesets;
 use crate::pfconf::Conf;
 use crate::pfconf::rule::RuleKind;
-use crate::proof::Entrance;
+use crate::proof::{Entrance, and_more};
 use crate::publication::{Answer, Publication, Redirect};
 use crate::trace::{DOCUMENTATION, Party, Release, World};
 
