@@ -27,7 +27,7 @@ const MOST_FREE: u32 = 4096;
 const MOST_CLASSES: usize = 4;
 
 /// A published port, as packets from outside use it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entrance {
     pub on: Interface,
     pub protocol: Protocol,

@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
 use crate::error::{Error, Kind, Result};
 use crate::name::JailName;
-use crate::net::{Direction, Place, PortRange, Protocol};
+use crate::net::{Direction, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::pfconf::path::is_below_own;
 use crate::pfconf::rule::RuleKind;
-use crate::publication::{Publication, Redirect};
+use crate::publication::{Publication, Redirect, distinct};
 use crate::rules;
 use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World};
 
@@ -116,18 +116,13 @@ impl fmt::Display for Unreached {
 
 /// `em0 (inet tcp, inet udp), em1 (inet tcp)`
 fn shown(reached: &[(Entrance, IpAddr)]) -> String {
-    let mut by_interface: Vec<(String, Vec<String>)> = vec![];
-    for (entrance, _) in reached {
-        let on = entrance.on.to_string();
-        let what = format!("{} {}", entrance.family(), entrance.protocol);
-        match by_interface.iter_mut().find(|(name, _)| *name == on) {
-            Some((_, all)) if all.contains(&what) => {}
-            Some((_, all)) => all.push(what),
-            None => by_interface.push((on, vec![what])),
-        }
-    }
-    let all: Vec<String> = by_interface.iter().map(|(on, all)| format!("{on} ({})", all.join(", "))).collect();
-    all.join(", ")
+    let of = |on: Interface| {
+        let of_interface = reached.iter().filter(|(entrance, _)| entrance.on == on);
+        let all = distinct(of_interface.map(|(entrance, _)| format!("{} {}", entrance.family(), entrance.protocol)));
+        format!("{on} ({})", all.join(", "))
+    };
+    let interfaces = distinct(reached.iter().map(|(entrance, _)| entrance.on));
+    interfaces.into_iter().map(of).collect::<Vec<_>>().join(", ")
 }
 
 /// How many more there are like those that are shown.

@@ -21,7 +21,7 @@ use crate::pfconf::address::Side;
 use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Action, Rule, RuleKind};
 use crate::proof::{self, Cited, Entrance, Judge, Positions};
-use crate::publication::{Publication, Redirect};
+use crate::publication::{Publication, Redirect, distinct};
 use crate::rules;
 use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
@@ -198,10 +198,7 @@ impl<'a> Evaluator<'a> {
             return Ok(unreached.statement.as_ref().map(lost));
         }
         if let Some(statement) = proof.allowed_by {
-            let note = format!("only sources that {} allows get in", shown(&statement));
-            if !notes.contains(&note) {
-                notes.push(note);
-            }
+            notes.push(format!("only sources that {} allows get in", shown(&statement)));
         }
         Ok(Some(Outcome::Arrives))
     }
@@ -245,12 +242,7 @@ impl<'a> Evaluator<'a> {
         let (Some(rdr), Some(filter_now)) = (rdr, filter) else { return Ok(String::new()) };
         let now = [nat.unwrap_or(rdr), rdr];
         let base = self.main.without_kport();
-        let mut entrances: Vec<Entrance> = vec![];
-        for entrance in probes.iter().filter_map(|probe| probe.entrance) {
-            if !entrances.contains(&entrance) {
-                entrances.push(entrance);
-            }
-        }
+        let entrances = distinct(probes.iter().filter_map(|probe| probe.entrance));
         let world_with = |main: &Conf| world_with(main, &self.around, &self.rulesets);
         let judge = Judge::new(world_with(&base)?, &self.file);
         let [translation, filter] = [&[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat][..], &[RuleKind::Filter]]

@@ -149,7 +149,6 @@ pub enum TraceStep {
     },
     /// A rule matches; the last one decides, unless one is quick.
     Rule {
-        /// Empty for the main ruleset.
         anchor: String,
         text: String,
     },
@@ -162,7 +161,6 @@ pub enum TraceStep {
     DefaultRule,
     /// The packet belongs to a state.
     State {
-        /// The anchor of the rule that created it; empty for the main ruleset.
         anchor: String,
         text: String,
     },
