@@ -135,7 +135,18 @@ pub fn examine(
     store: Result<Store>,
     files: Option<ManagerFiles<'_>>,
 ) -> Vec<Finding> {
-    let evidence = Evidence::ask(host, firewall, store, files);
+    let mut records = vec![];
+    if let (Ok(boot), Ok(store)) = (host.boot_id(), &store) {
+        let anchors = store.anchors().unwrap_or_default();
+        records = anchors.iter().filter_map(|anchor| store.get(anchor).ok()?).collect();
+        records.retain(|record: &Record| record.boot == boot);
+    }
+    let (interfaces, mut rulesets) = (host.interfaces(), firewall.rulesets(false));
+    if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
+        readiness::name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
+    }
+    let (status, judged) = (firewall.status(), OnceCell::new());
+    let evidence = Evidence { host, firewall, store, interfaces, status, rulesets, files, records, judged };
     let mut findings = vec![];
     for (id, right, check) in CHECKS {
         let found = match check(&evidence) {
@@ -195,36 +206,6 @@ struct Evidence<'a> {
 }
 
 impl<'a> Evidence<'a> {
-    fn ask(
-        host: &'a dyn Host,
-        firewall: &'a dyn Firewall,
-        store: Result<Store>,
-        files: Option<ManagerFiles<'a>>,
-    ) -> Evidence<'a> {
-        let (boot, mut records) = (host.boot_id(), vec![]);
-        if let (Ok(boot), Ok(store)) = (&boot, &store) {
-            let anchors = store.anchors().unwrap_or_default();
-            records = anchors.iter().filter_map(|anchor| store.get(anchor).ok()?).collect();
-            records.retain(|record: &Record| record.boot == *boot);
-        }
-        let interfaces = host.interfaces();
-        let mut rulesets = firewall.rulesets(false);
-        if let (Ok(rulesets), Ok(interfaces), Some(files)) = (&mut rulesets, &interfaces, files) {
-            readiness::name_by_file(rulesets, interfaces, &managers::main_ruleset(files.root));
-        }
-        Evidence {
-            host,
-            firewall,
-            store,
-            interfaces,
-            status: firewall.status(),
-            rulesets,
-            files,
-            records,
-            judged: OnceCell::new(),
-        }
-    }
-
     fn publications(&self) -> impl Iterator<Item = &Publication> + Clone {
         self.records.iter().flat_map(|record| &record.publications)
     }

@@ -53,13 +53,6 @@ struct Record {
     ip_address6: Option<String>,
 }
 
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, container) = (quoted(&self.host_port), quoted(&self.container_port));
-        write!(f, "host_port {host}, container_port {container}")
-    }
-}
-
 /// Parses records.
 ///
 /// # Errors
@@ -86,7 +79,9 @@ pub fn parse(json: &str) -> Result<Ports> {
     for (number, value) in (1..).zip(records) {
         let record: Record = serde_json::from_value(value)
             .map_err(|e| Error::new(Kind::Argument, format!("record {number} of Kleene's: {e}")))?;
-        let named = |error: Error| error.context(format_args!("record {number} of Kleene's ({record})"));
+        let ports =
+            format!("host_port {}, container_port {}", quoted(&record.host_port), quoted(&record.container_port));
+        let named = |error: Error| error.context(format_args!("record {number} of Kleene's ({ports})"));
         specs.extend(texts(&record).map_err(named)?);
         let given = [("ip_address", &record.ip_address), ("ip_address6", &record.ip_address6)];
         for (slot, (field, text)) in addresses.iter_mut().zip(given) {
