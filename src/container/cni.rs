@@ -4,7 +4,7 @@
 //! its code.
 //!
 //! A runtime adds and removes one network of a container at a time, and gives each the same mappings; kport publishes a
-//! jail's ports once. So the attachments of a jail to networks are stored, in a [document](Documents) for each jail, and determine
+//! jail's ports once. So the attachments of a jail to networks are stored, in a document for each jail, and determine
 //! what is published. It is written before a publication, and cleaned up afterwards: a kill in between leaves an extra attachment,
 //! which the runtime's `DEL` removes. A `DEL` without `CNI_NETNS` finds its jail there.
 

@@ -165,7 +165,7 @@ const WRONG_PLACES: &str = r#"
 a { exec.prestart = "/usr/local/bin/kport publish --hook 80"; exec.poststop = "/usr/local/bin/kport unpublish --hook"; }
 b { exec.created = "/usr/local/bin/kport publish --hook 81"; exec.poststop = "/usr/local/bin/kport unpublish --hook"; }
 c { exec.start = "/usr/local/bin/kport publish --hook 82"; exec.stop = "/usr/local/bin/kport unpublish --hook"; }
-d { exec.poststart = "kport publish --hook 83"; exec.poststop = "kport unpublish --hook || true"; }
+d { exec.poststart = "sleep 1;kport publish --hook 83"; exec.poststop = "kport unpublish --hook || true"; }
 e { exec.poststart = "/usr/local/bin/kport publish --hook 84"; }
 f { exec.poststart = "PATH=/usr/local/bin:$PATH kport publish --hook 85"; exec.release = "/usr/local/bin/kport unpublish --hook"; }
 "#;
