@@ -307,7 +307,7 @@ pub fn has_borrowed_rights() -> bool {
 ///
 /// # Errors
 ///
-/// [`Kind::Unsupported`](crate::error::Kind::Unsupported) on a system that is neither FreeBSD nor Linux.
+/// [`Kind::Unsupported`] on a system that is neither FreeBSD nor Linux.
 pub fn events() -> Result<Box<dyn Events + Send>> {
     #[cfg(target_os = "freebsd")]
     return Ok(Box::new(freebsd::Queue::new()?));
@@ -395,8 +395,8 @@ pub trait Host {
 
     /// The addresses of a jail with `vnet`, in the order of its interfaces, without loopback, link-local and
     /// unspecified ones, and without those of interfaces that are down. The answer comes from the jail's root, who may
-    /// lie or not answer: the latter is [`Kind::Unavailable`](crate::error::Kind::Unavailable), as is a jail that is
-    /// gone. No answer `within` the time is [`Kind::Busy`](crate::error::Kind::Busy); the jail cannot cause any other
+    /// lie or not answer: the latter is [`Kind::Unavailable`], as is a jail that is
+    /// gone. No answer `within` the time is [`Kind::Busy`]; the jail cannot cause any other
     /// error.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.behind()?.vnet_addresses(jail, within)
