@@ -226,7 +226,10 @@ impl<'a> Setup<'a> {
 
     /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
     fn has_inet6(&self) -> Result<bool> {
-        let usable = |net: &ipnet::IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local());
+        let usable = |net: &ipnet::IpNet| match net.addr() {
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+            IpAddr::V4(_) => false,
+        };
         let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
         Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }
@@ -234,10 +237,7 @@ impl<'a> Setup<'a> {
     fn settings(&self, format: Format, conf: ConfFile, ours: bool, wanted: &[Variable], later: Vec<Later>) -> Part<'a> {
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
         let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
-        let checker: Option<Checker<'a>> = match format {
-            Format::Rc => Some((Path::new(SH), &["-n"])),
-            Format::Sysctl => None,
-        };
+        let checker: Option<Checker<'a>> = matches!(format, Format::Rc).then_some((Path::new(SH), &["-n"]));
         let (shown, text) = (plan.to_string(), self.contents(&conf, made));
         Part { change: Change { checker, conf, text }, ours, shown, by_hand: plan.by_hand, loads: false }
     }

@@ -6,8 +6,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result, printable};
-use crate::name::{Anchor, JailName};
-use crate::net::{PortRange, Protocol};
+use crate::name::JailName;
 use crate::pf::Counters;
 use crate::publication::{Redirect, distinct};
 use crate::publisher::{Listed, Liveness};
@@ -17,10 +16,8 @@ use super::args::Global;
 use super::output::{self, print, redraw};
 use super::with_publisher;
 
-/// One mapping of a jail, with all of its redirects.
+/// One mapping of a jail, with all of its redirects, of which there is at least one.
 pub struct Traffic {
-    pub protocol: Protocol,
-    pub host: PortRange,
     pub redirects: Vec<Redirect>,
     pub counters: Counters,
 }
@@ -30,9 +27,8 @@ pub fn mappings(listed: &Listed) -> Vec<Traffic> {
     let mut mappings: Vec<Traffic> = vec![];
     let mut places = HashMap::new();
     for (redirect, counters) in &listed.redirects {
-        let (protocol, host) = (redirect.protocol, redirect.host);
-        let at = *places.entry((protocol, host)).or_insert_with(|| {
-            mappings.push(Traffic { protocol, host, redirects: vec![], counters: *counters });
+        let at = *places.entry((redirect.protocol, redirect.host)).or_insert_with(|| {
+            mappings.push(Traffic { redirects: vec![], counters: *counters });
             mappings.len() - 1
         });
         mappings[at].redirects.push(*redirect);
@@ -43,8 +39,10 @@ pub fn mappings(listed: &Listed) -> Vec<Traffic> {
 /// The traffic per second of each mapping of the second sample since the first, after a row with the names of the columns.
 /// A new mapping counts from 0, and so does one whose counters are lower than before: its rules were loaded again.
 pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[String; 8]> {
-    let counted = |listed| mappings(listed).into_iter().map(|m| ((&listed.anchor, m.protocol, m.host), m.counters));
-    let earlier: HashMap<(&Anchor, _, _), Counters> = before.iter().flat_map(counted).collect();
+    let counted = before
+        .iter()
+        .flat_map(|l| l.redirects.iter().map(move |(r, counters)| ((&l.anchor, r.protocol, r.host), *counters)));
+    let earlier: HashMap<_, Counters> = counted.collect();
     let rate = |before: u64, after: u64| match elapsed {
         Duration::ZERO => "-".to_owned(),
         _ => format!("{:.1}", after.checked_sub(before).unwrap_or(after) as f64 / elapsed.as_secs_f64()),
@@ -57,7 +55,8 @@ pub fn rates(before: &[Listed], after: &[Listed], elapsed: Duration) -> Vec<[Str
         if mappings.is_empty() {
             rows.push([&jail, "-", "-", "-", "-", "-", "-", state].map(str::to_owned));
         }
-        for Traffic { protocol, host, redirects, counters } in mappings {
+        for Traffic { redirects, counters } in mappings {
+            let Redirect { protocol, host, .. } = redirects[0];
             let first = earlier.get(&(&listed.anchor, protocol, host)).copied().unwrap_or_default();
             // all counters of rules that were loaded again start at 0
             let first = if counters.packets < first.packets { Counters::default() } else { first };
@@ -128,7 +127,7 @@ pub fn open_metrics(list: &[Listed], watched: &BTreeMap<String, u64>) -> String 
     head(&mut text, "kport_redirect_live", "gauge", None, help);
     for l in list {
         for (redirect, _) in &l.redirects {
-            let labels = mapping(l, redirect.protocol, redirect.host);
+            let labels = mapping(l, redirect);
             let (on, to) = (escaped(&redirect.place.to_string()), escaped(&output::target(redirect)));
             _ = writeln!(text, "kport_redirect_live{{{labels},on=\"{on}\",to=\"{to}\"}} {}", live(l));
         }
@@ -138,7 +137,7 @@ pub fn open_metrics(list: &[Listed], watched: &BTreeMap<String, u64>) -> String 
         // rules that are not loaded have no counters
         for l in list.iter().filter(|l| matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
             for m in mappings(l) {
-                _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, m.protocol, m.host), count(&m.counters));
+                _ = writeln!(text, "{name}_total{{{}}} {}", mapping(l, &m.redirects[0]), count(&m.counters));
             }
         }
     }
@@ -171,8 +170,8 @@ fn jail(l: &Listed) -> String {
     format!("jail=\"{}\",anchor=\"{}\"{kind}", escaped(name), escaped(l.anchor.path()))
 }
 
-fn mapping(l: &Listed, protocol: Protocol, host: PortRange) -> String {
-    format!("{},protocol=\"{}\",port=\"{host}\"", jail(l), protocol.name())
+fn mapping(l: &Listed, r: &Redirect) -> String {
+    format!("{},protocol=\"{}\",port=\"{}\"", jail(l), r.protocol.name(), r.host)
 }
 
 /// A label's value. Characters that do not print are escaped first: `print` would write escapes that the format does not have.

@@ -109,24 +109,18 @@ fn words(line: &str) -> Result<Vec<Word<'_>>> {
     let mut rest = line.trim_start();
     while !rest.is_empty() && !rest.starts_with('#') {
         let at = line.len() - rest.len();
-        let behind = if let Some(quoted) = rest.strip_prefix('"') {
-            let Some((text, behind)) = quoted.split_once('"') else {
-                return Err(refused(at, "the closing \" is missing"));
-            };
-            if behind.starts_with(|c: char| !c.is_whitespace()) {
-                let end = line.len() - behind.len();
-                return Err(refused(end, "a word with quotes ends with the quote; put a blank after it"));
-            }
-            found.push(Word { text, at: at + 1 });
-            behind
-        } else {
-            let (text, behind) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
-            if let Some(quote) = text.find('"') {
-                return Err(refused(at + quote, "a quote inside a word; quote the whole word"));
-            }
-            found.push(Word { text, at });
-            behind
+        let (at, (text, behind)) = match rest.strip_prefix('"') {
+            Some(quoted) => (at + 1, quoted.split_once('"').ok_or_else(|| refused(at, "the closing \" is missing"))?),
+            None => (at, rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()))),
         };
+        if let Some(quote) = text.find('"') {
+            return Err(refused(at + quote, "a quote inside a word; quote the whole word"));
+        }
+        if behind.starts_with(|c: char| !c.is_whitespace()) {
+            let end = line.len() - behind.len();
+            return Err(refused(end, "a word with quotes ends with the quote; put a blank after it"));
+        }
+        found.push(Word { text, at });
         rest = behind.trim_start();
     }
     Ok(found)
@@ -182,12 +176,9 @@ fn sorted<'a>(words: &'a [Word<'a>]) -> Result<(Vec<&'a Word<'a>>, Vec<OptionOf<
             return Err(refused(word.at, "the lines of a jail are one publication: omit --add"));
         }
         let takes = Request::takes(name).ok_or_else(|| unknown(word, name))?;
-        let mut value = || match value {
-            Some(value) => Ok(value.to_owned()),
-            None => match words.next() {
-                Some(value) => Ok(value.text.to_owned()),
-                None => Err(refused(word.at, format!("{} needs a value", word.text))),
-            },
+        let mut value = || {
+            let value = value.or_else(|| words.next().map(|next| next.text)).map(str::to_owned);
+            value.ok_or_else(|| refused(word.at, format!("{} needs a value", word.text)))
         };
         let given = match takes {
             Takes::Flag if word.text.contains('=') => {
