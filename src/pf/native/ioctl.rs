@@ -48,11 +48,12 @@ mod freebsd {
     use rustix::io::Errno;
     use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+    use zerocopy::FromZeros;
 
     use crate::error::Result;
     use crate::pf::native::descriptor::Descriptor;
-    use crate::pf::native::kernel::{Answer, Call, Failure, Kernel, Nv, OPEN};
-    use crate::pf::native::layout::{PF_STATE_VERSION, PfStateExport, PfiKif, PfiocTransE, PfrAddr};
+    use crate::pf::native::kernel::{Answer, Call, Failure, Kernel, OPEN};
+    use crate::pf::native::layout::*;
     use crate::pf::native::netlink::{Attributes, Command};
     use crate::pf::native::session::{AF_NETLINK, NETLINK_GENERIC, Session};
 
@@ -120,61 +121,19 @@ mod freebsd {
         Failure::new(call, error.raw_os_error().unwrap_or(libc::EIO))
     }
 
-    /// struct pfioc_trans
-    #[repr(C)]
-    struct PfiocTrans {
-        size: c_int,
-        esize: c_int,
-        array: *mut PfiocTransE,
+    /// Where the kernel is to read and write an array.
+    fn address<T>(array: &mut [T]) -> u64 {
+        array.as_mut_ptr().expose_provenance() as u64
     }
-
-    /// struct pfioc_nv
-    #[repr(C)]
-    struct PfiocNv {
-        data: *mut u8,
-        len: usize,
-        size: usize,
-    }
-
-    /// struct pfioc_states_v2
-    #[repr(C)]
-    struct PfiocStates {
-        len: c_int,
-        version: u64,
-        states: *mut PfStateExport,
-    }
-
-    /// struct pfioc_iface
-    #[repr(C)]
-    struct PfiocIface {
-        name: [u8; 16],
-        buffer: *mut PfiKif,
-        esize: c_int,
-        size: c_int,
-        nzero: c_int,
-        flags: c_int,
-    }
-
-    const _: () = assert!(size_of::<PfiocTrans>() == 16 && size_of::<PfiocNv>() == 24);
-    const _: () = assert!(size_of::<PfiocStates>() == 24 && size_of::<PfiocIface>() == 40);
 
     impl Kernel for Device {
         fn call(&self, call: Call<'_>) -> Answer<()> {
             let (name, number) = (call.name(), call.number());
-            let nvlist = |nv: &mut Nv| {
-                let mut io = PfiocNv { data: nv.buffer.as_mut_ptr(), len: nv.length, size: nv.buffer.len() };
-                self.ioctl(name, number, &mut io)?;
-                nv.length = io.len;
-                Ok(())
-            };
+            let int = |number: usize| c_int::try_from(number).map_err(|_| Failure::new(name, libc::EINVAL));
             match call {
                 Call::XBegin(rulesets) | Call::XCommit(rulesets) | Call::XRollback(rulesets) => {
-                    let mut io = PfiocTrans {
-                        size: rulesets.len() as c_int,
-                        esize: size_of::<PfiocTransE>() as c_int,
-                        array: rulesets.as_mut_ptr(),
-                    };
-                    self.ioctl(name, number, &mut io)
+                    let (size, esize) = (int(rulesets.len())?, int(size_of::<PfiocTransE>())?);
+                    self.ioctl(name, number, &mut PfiocTrans { size, esize, array: address(rulesets) })
                 }
                 Call::BeginAddrs(address)
                 | Call::AddAddr(address)
@@ -185,37 +144,33 @@ mod freebsd {
                 | Call::GetStatus(nv)
                 | Call::KillStates(nv)
                 | Call::GetSyncookies(nv)
-                | Call::GetEtherRules(nv) => nvlist(nv),
+                | Call::GetEtherRules(nv) => {
+                    let (len, size) = (nv.length as u64, nv.buffer.len() as u64);
+                    let mut io = PfiocNv { data: address(&mut nv.buffer), len, size };
+                    self.ioctl(name, number, &mut io)?;
+                    nv.length = io.len as usize;
+                    Ok(())
+                }
                 Call::GetRulesets(ruleset) | Call::GetRuleset(ruleset) => self.ioctl(name, number, ruleset),
                 Call::GetLimit(limit) => self.ioctl(name, number, limit),
                 Call::GetTable(table, room) => {
-                    let size = c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?;
-                    // the kernel writes as many addresses as fit, to the given pointer
-                    table.buffer = room.as_mut_ptr().expose_provenance() as u64;
-                    (table.esize, table.size) = (size_of::<PfrAddr>() as c_int, size);
+                    // the kernel writes as many addresses as fit
+                    (table.esize, table.size) = (int(size_of::<PfrAddr>())?, int(room.len())?);
+                    table.buffer = address(room);
                     let done = self.ioctl(name, number, table);
                     table.buffer = 0;
                     done
                 }
                 Call::GetStates(room, count) => {
-                    let mut io = PfiocStates {
-                        len: c_int::try_from(size_of_val(room)).map_err(|_| Failure::new(name, libc::EINVAL))?,
-                        version: PF_STATE_VERSION,
-                        states: room.as_mut_ptr(),
-                    };
+                    let (len, version) = (int(size_of_val(room))?, PF_STATE_VERSION);
+                    let mut io = PfiocStates { len, pad: [0; 4], version, states: address(room) };
                     self.ioctl(name, number, &mut io)?;
                     *count = usize::try_from(io.len).unwrap_or(0) / size_of::<PfStateExport>();
                     Ok(())
                 }
                 Call::GetInterfaces(room, count) => {
-                    let mut io = PfiocIface {
-                        name: [0; 16],
-                        buffer: room.as_mut_ptr(),
-                        esize: size_of::<PfiKif>() as c_int,
-                        size: c_int::try_from(room.len()).map_err(|_| Failure::new(name, libc::EINVAL))?,
-                        nzero: 0,
-                        flags: 0,
-                    };
+                    let (esize, size) = (int(size_of::<PfiKif>())?, int(room.len())?);
+                    let mut io = PfiocIface { buffer: address(room), esize, size, ..PfiocIface::new_zeroed() };
                     self.ioctl(name, number, &mut io)?;
                     *count = usize::try_from(io.size).unwrap_or(0);
                     Ok(())

@@ -49,14 +49,11 @@ pub enum Call<'a> {
 impl Call<'_> {
     /// Its name and number in sys/net/pfvar.h, and the size of its struct.
     fn definition(&self) -> (&'static str, u8, usize) {
-        const TRANSACTION: usize = 16;
-        const NV: usize = 24;
-        const STATES: usize = 24;
-        const INTERFACES: usize = 40;
+        const NV: usize = size_of::<PfiocNv>();
         match self {
-            Call::XBegin(_) => ("DIOCXBEGIN", 81, TRANSACTION),
-            Call::XCommit(_) => ("DIOCXCOMMIT", 82, TRANSACTION),
-            Call::XRollback(_) => ("DIOCXROLLBACK", 83, TRANSACTION),
+            Call::XBegin(_) => ("DIOCXBEGIN", 81, size_of::<PfiocTrans>()),
+            Call::XCommit(_) => ("DIOCXCOMMIT", 82, size_of::<PfiocTrans>()),
+            Call::XRollback(_) => ("DIOCXROLLBACK", 83, size_of::<PfiocTrans>()),
             Call::BeginAddrs(_) => ("DIOCBEGINADDRS", 51, size_of::<PfiocPooladdr>()),
             Call::AddAddr(_) => ("DIOCADDADDR", 52, size_of::<PfiocPooladdr>()),
             Call::AddRule(_) => ("DIOCADDRULE", 4, size_of::<PfiocRule>()),
@@ -69,10 +66,10 @@ impl Call<'_> {
             Call::GetRuleset(_) => ("DIOCGETRULESET", 59, size_of::<PfiocRuleset>()),
             Call::GetStatus(_) => ("DIOCGETSTATUSNV", 21, NV),
             Call::KillStates(_) => ("DIOCKILLSTATESNV", 41, NV),
-            Call::GetStates(..) => ("DIOCGETSTATESV2", 93, STATES),
+            Call::GetStates(..) => ("DIOCGETSTATESV2", 93, size_of::<PfiocStates>()),
             Call::GetLimit(_) => ("DIOCGETLIMIT", 39, size_of::<PfiocLimit>()),
             Call::GetTable(..) => ("DIOCRGETADDRS", 70, size_of::<PfiocTable>()),
-            Call::GetInterfaces(..) => ("DIOCIGETIFACES", 87, INTERFACES),
+            Call::GetInterfaces(..) => ("DIOCIGETIFACES", 87, size_of::<PfiocIface>()),
             Call::GetSyncookies(_) => ("DIOCGETSYNCOOKIES", 94, NV),
             Call::GetEtherRules(_) => ("DIOCGETETHRULES", 99, NV),
         }

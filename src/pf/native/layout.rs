@@ -228,6 +228,38 @@ structs! {
         1128 kif: u64,
     }
 
+    /// struct pfioc_trans; here and below, arrays of others are pointers of kport's, set by ioctl.rs
+    PfiocTrans: 16 {
+        0 size: i32,
+        4 esize: i32,
+        8 array: u64,
+    }
+
+    /// struct pfioc_nv
+    PfiocNv: 24 {
+        0 data: u64,
+        8 len: u64,
+        16 size: u64,
+    }
+
+    /// struct pfioc_states_v2
+    PfiocStates: 24 {
+        0 len: i32,
+        4 pad: [u8; 4],
+        8 version: u64,
+        16 states: u64,
+    }
+
+    /// struct pfioc_iface
+    PfiocIface: 40 {
+        0 name: [u8; 16],
+        16 buffer: u64,
+        24 esize: i32,
+        28 size: i32,
+        32 nzero: i32,
+        36 flags: i32,
+    }
+
     /// struct pfioc_trans_e: one ruleset of a transaction
     PfiocTransE: 1032 {
         0 rs_num: i32,
@@ -253,7 +285,7 @@ structs! {
         0 anchor: [u8; MAXPATHLEN], // the anchor; empty for the main ruleset
         1024 name: [u8; TABLE_NAME_SIZE],
         1056 flags: [u32; 2], // table_flags, fback
-        1064 buffer: u64, // a pointer to room for the answer, set by ioctl.rs
+        1064 buffer: u64, // room for the answer
         1072 esize: i32, // the size of an element of the answer
         1076 size: i32, // the number of elements that fit, then the number that exist
         1080 counts: [i32; 6], // of other calls
