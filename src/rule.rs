@@ -200,10 +200,8 @@ pub enum Rule {
         routing: Routing,
         /// The packets, after redirection.
         matches: Match,
-        /// Only packets that an rdr rule gave this tag.
         tagged: Option<Label>,
         state: StateOptions,
-        /// The jail's label and the mapping's.
         labels: [Label; 2],
     },
 }

@@ -50,11 +50,6 @@ impl Sim {
         self.dir.join(format!("{}.json", anchor.child()))
     }
 
-    fn main(&self) -> Result<Conf> {
-        let path = self.dir.join(MAIN_CONF);
-        if path.exists() { Conf::of_file(&path) } else { MAIN.parse() }
-    }
-
     pub fn rules(&self, anchor: &Anchor) -> Result<Vec<Rule>> {
         let path = self.path(anchor);
         let bytes = read_file(&path, MOST).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
@@ -117,11 +112,13 @@ impl Firewall for Sim {
 
     /// Any table exists, unless there is a `main.conf`, which decides.
     fn has_table(&self, table: &Table) -> Result<bool> {
-        Ok(!self.dir.join(MAIN_CONF).exists() || self.main()?.has_table(table))
+        Ok(!self.dir.join(MAIN_CONF).exists() || self.main_ruleset()?.has_table(table))
     }
 
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        self.main().map(Arc::new)
+        let path = self.dir.join(MAIN_CONF);
+        let main = if path.exists() { Conf::of_file(&path) } else { MAIN.parse() };
+        main.map(Arc::new)
     }
 
     fn rulesets(&self, _: bool) -> Result<Rulesets> {
