@@ -8,7 +8,6 @@
 //! Whether the main ruleset calls kport's anchors is only known after a load, which adds the calls.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 
 use pfctl::{
     AddrFamily, AnchorChange, AnchorKind, Direction, Endpoint, FilterRule, FilterRuleAction, FilterRuleBuilder, Ip,
@@ -43,7 +42,7 @@ impl Firewall for MacOs {
                     Rule::Nat { .. } => return Err(unsupported("a nat rule")),
                     Rule::AfTo { .. } => return Err(unsupported("af-to")),
                     Rule::Rdr { matches, tag: _, target, ports } => {
-                        redirects.push(redirect(matches, on, ends()?, Endpoint::new(ip(*target), port(*ports)))?);
+                        redirects.push(redirect(matches, on, ends()?, Endpoint::new(*target, port(*ports)))?);
                     }
                     Rule::Pass { .. } => filters.push(filter(rule, on, ends()?)?),
                 }
@@ -148,16 +147,9 @@ fn filter(rule: &Rule, on: Option<&Interface>, (from, to): (Ip, Ip)) -> Result<F
 fn address(address: Option<&Address>, on: Option<&Interface>) -> Result<Ip> {
     match address {
         None | Some(Address::Any) => Ok(Ip::Any),
-        Some(Address::Host(host)) => Ok(ip(*host)),
+        Some(Address::Host(host)) => Ok((*host).into()),
         Some(Address::Interface(interface)) if on == Some(interface) => Ok(Ip::Any),
         Some(other) => Err(unsupported(&format!("the address {other}"))),
-    }
-}
-
-fn ip(address: IpAddr) -> Ip {
-    match address {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => v6.into(),
     }
 }
 
