@@ -40,10 +40,14 @@ pub(super) struct Rows<T> {
     texts: Vec<CString>,
 }
 
-// SAFETY: the structs point to the texts alone, which live as long and do not change.
-unsafe impl<T> Send for Rows<T> {}
+// SAFETY: the entries point to the texts alone, which live as long and do not change.
+unsafe impl Send for Rows<kport_entry> {}
 // SAFETY: likewise.
-unsafe impl<T> Sync for Rows<T> {}
+unsafe impl Sync for Rows<kport_entry> {}
+// SAFETY: likewise.
+unsafe impl Send for Rows<kport_mapping> {}
+// SAFETY: likewise.
+unsafe impl Sync for Rows<kport_mapping> {}
 
 impl<T> Rows<T> {
     /// A text that lives as long as the rows; NULL for `None`.
