@@ -97,10 +97,10 @@ all_rules() {
 	done
 }
 records() {
-	# pf-*.json, loaded, calls and summaries are a memory that may go at any time; locks are held, not kept; claims are links
+	# pf-*, loaded, calls and summaries are a memory that may go at any time; locks are held, not kept; claims are links
 	(
 		cd /var/run/kport 2>/dev/null || exit
-		find . -type f ! -name 'pf-*.json' ! -path './loaded/*' ! -path './calls/*' ! -name summaries ! -name '*lock*' |
+		find . -type f ! -name 'pf-*' ! -path './loaded/*' ! -path './calls/*' ! -name summaries ! -name '*lock*' |
 			sort | xargs cksum
 		find . -type l | sort
 	)

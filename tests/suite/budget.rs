@@ -121,7 +121,7 @@ fn native_asks_next_to_nothing_whatever_pf_conf_and_other_jails_have() {
             assert_eq!(reads(&first), 0, "{first:?}");
             // states from before are looked for, and there are none
             assert!(first.contains(&"DIOCGETSTATESV2") && !first.contains(&"DIOCKILLSTATESNV"), "{first:?}");
-            assert!(first.len() <= 20 + 3 * RULES, "{}: {first:?}", first.len());
+            assert!(first.len() <= 21 + 2 * RULES, "{}: {first:?}", first.len());
             if cold {
                 host.restart();
             }

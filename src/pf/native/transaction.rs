@@ -34,6 +34,8 @@ pub struct Load<'k> {
     /// how many rules were added to each
     counts: Vec<[u32; 3]>,
     open: bool,
+    /// whether the buffer for redirect addresses was ours, and empty, after the last rule
+    has_buffer: bool,
     // the arguments of each call, created once for all rules
     address: PfiocPooladdr,
     rule: PfiocRule,
@@ -46,7 +48,7 @@ impl<'k> Load<'k> {
         kernel.call(Call::XBegin(rulesets.as_flattened_mut()))?;
         let counts = vec![[0; 3]; anchors.len()];
         let (address, rule) = (PfiocPooladdr::new_zeroed(), PfiocRule::new_zeroed());
-        Ok(Load { kernel, rulesets, counts, open: true, address, rule })
+        Ok(Load { kernel, rulesets, counts, open: true, has_buffer: false, address, rule })
     }
 
     /// Adds each of the rules that `rule` expands to, to the first anchor. A duplicate is skipped, as pfctl(8) does.
@@ -63,10 +65,8 @@ impl<'k> Load<'k> {
     /// Adds a call to a ruleset of an anchor, both by their index.
     pub(super) fn call(&mut self, anchor: usize, ruleset: usize, call: &pfconf::rule::Rule) -> Answer<()> {
         self.select(anchor, ruleset);
-        self.begin_addresses()?;
         encode::call(call, &mut self.rule);
-        let added = self.kernel.call(Call::AddRule(&mut self.rule));
-        added.map_err(|failure| failure.about(format_args!("call: {call}")))?;
+        self.put(None).map_err(|failure| failure.about(format_args!("call: {call}")))?;
         self.counts[anchor][ruleset] += 1;
         Ok(())
     }
@@ -76,28 +76,35 @@ impl<'k> Load<'k> {
         (self.rule.anchor, self.rule.ticket) = (anchor, ticket);
     }
 
-    /// Also before a rule without an address: every rule takes what is in the buffer, and it is checked for all
-    /// (pf_ioctl_addrule).
-    fn begin_addresses(&mut self) -> Answer<()> {
+    /// Adds the rule that is encoded, with its address. Every rule takes what is in the buffer, so the buffer must be ours also for
+    /// one without an address (pf_ioctl_addrule). It stays so until another program begins to use it.
+    fn put(&mut self, rule: Option<&Rule>) -> Answer<()> {
+        match self.try_put(rule) {
+            // another program has used the buffer meanwhile, or the memory for a tag was short for a moment
+            Err(failure) if failure.is_busy() => self.try_put(rule),
+            done => done,
+        }
+    }
+
+    fn try_put(&mut self, rule: Option<&Rule>) -> Answer<()> {
         self.address.zero();
-        self.kernel.call(Call::BeginAddrs(&mut self.address))?;
-        self.rule.pool_ticket = self.address.ticket;
+        if !std::mem::take(&mut self.has_buffer) {
+            self.kernel.call(Call::BeginAddrs(&mut self.address))?;
+            self.rule.pool_ticket = self.address.ticket;
+        }
+        self.address.ticket = self.rule.pool_ticket;
+        if rule.is_some_and(|rule| encode::target(rule, &mut self.address)) {
+            self.kernel.call(Call::AddAddr(&mut self.address))?;
+        }
+        self.hand_over(rule)?;
+        self.has_buffer = true;
         Ok(())
     }
 
     /// Whether it was new.
     fn send(&mut self, rule: &Rule, member: Member<'_>) -> Answer<bool> {
-        self.begin_addresses()?;
-        if encode::target(rule, &mut self.address) {
-            self.kernel.call(Call::AddAddr(&mut self.address))?;
-        }
         encode::rule(rule, member, &mut self.rule.rule);
-        let mut added = self.hand_over(rule);
-        if added.as_ref().is_err_and(Failure::is_busy) {
-            // the memory for a tag may be short for a moment
-            added = self.hand_over(rule);
-        }
-        match added {
+        match self.put(Some(rule)) {
             Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
             // the kernel returns this for a bad rule, and also for an anchor that another program has cleared since
             // DIOCXBEGIN: the commit of nothing removed it (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
@@ -109,11 +116,10 @@ impl<'k> Load<'k> {
         }
     }
 
-    /// Adds the rule that is encoded.
-    fn hand_over(&mut self, rule: &Rule) -> Answer<()> {
+    fn hand_over(&mut self, rule: Option<&Rule>) -> Answer<()> {
         match rule {
             // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
-            Rule::AfTo { address_of, .. } => self
+            Some(Rule::AfTo { address_of, .. }) => self
                 .kernel
                 .ask(Command::AddAddr, &encode::source(self.rule.pool_ticket, *address_of))
                 .and_then(|_| self.kernel.ask(Command::AddRule, &encode::af_to(&self.rule)))
