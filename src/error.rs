@@ -48,8 +48,11 @@ impl Kind {
     }
 
     /// A few words, identical for every error of this kind.
-    pub fn text(self) -> &'static str {
-        self.c_text().to_str().unwrap_or_default()
+    pub const fn text(self) -> &'static str {
+        match self.c_text().to_str() {
+            Ok(text) => text,
+            Err(_) => unreachable!(),
+        }
     }
 
     pub(crate) const fn c_text(self) -> &'static CStr {

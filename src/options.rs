@@ -171,7 +171,7 @@ pub struct Options {
 }
 
 /// Each option by its name.
-pub(crate) const NAMED: Names<Options> = Names(&[
+const NAMED: Names<Options> = Names(&[
     ("reach", Setter::Words(|options, words| put(&mut options.reach, words.parse()))),
     ("hairpin", Setter::Flag(|options, on| options.hairpin = on)),
     ("host-access", Setter::Flag(|options, on| options.host_access = on)),
@@ -246,6 +246,11 @@ impl Options {
     /// The name of each option, as for [`Options::set`], and the kind of its value.
     pub fn names() -> impl Iterator<Item = (&'static str, Takes)> {
         NAMED.names()
+    }
+
+    /// The kind of value of the option with this name; `None` if there is none.
+    pub fn takes(name: &str) -> Option<Takes> {
+        NAMED.takes(name)
     }
 
     /// Sets an option by its name, which is that of its flag: `max-connections`, `quick` or `no-quick`.

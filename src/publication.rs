@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, Setting, quoted};
 use crate::name::JailName;
-use crate::net::{Family, Interface, PerFamily, Place, PortRange, Protocol};
+use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::rule::Routing;
 use crate::spec::{HostPorts, Spec};
@@ -17,8 +17,10 @@ use crate::spec::{HostPorts, Spec};
 /// The address of each family that is the target of redirects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// The addresses, as far as the jail has usable ones.
-    pub addresses: PerFamily<Option<IpAddr>>,
+    /// The IPv4 address, if the jail has a usable one.
+    pub inet: Option<Ipv4Addr>,
+    /// The IPv6 address, if the jail has a usable one.
+    pub inet6: Option<Ipv6Addr>,
     /// Whether the IPv4 address is also that of IPv6 clients, if the jail has no IPv6 address ([`Options::af_to`]).
     pub af_to: bool,
 }
@@ -41,11 +43,13 @@ impl Targets {
             let host_loopback = Family::of(*address).loopback();
             let of_jail = address.is_loopback() && *address != host_loopback && own.contains(address);
             let why = unusable(*address).filter(|_| !of_jail);
-            if let Some(why) = why {
-                _ = write!(refused, "; {address} is {why}");
-                loopback |= address.is_loopback();
-            } else {
-                targets.addresses.of_mut(Family::of(*address)).get_or_insert(*address);
+            match (why, address) {
+                (Some(why), _) => {
+                    _ = write!(refused, "; {address} is {why}");
+                    loopback |= address.is_loopback();
+                }
+                (None, IpAddr::V4(v4)) => _ = targets.inet.get_or_insert(*v4),
+                (None, IpAddr::V6(v6)) => _ = targets.inet6.get_or_insert(*v6),
             }
         }
         if targets != Targets::default() {
@@ -64,9 +68,18 @@ impl Targets {
         })
     }
 
+    /// These, with [`Targets::af_to`].
+    #[must_use]
+    pub fn with_af_to(self, af_to: bool) -> Targets {
+        Targets { af_to, ..self }
+    }
+
     /// The address of `family`.
     pub fn of(&self, family: Family) -> Option<IpAddr> {
-        *self.addresses.of(family)
+        match family {
+            Family::Inet => self.inet.map(IpAddr::V4),
+            Family::Inet6 => self.inet6.map(IpAddr::V6),
+        }
     }
 
     /// The address of each family.

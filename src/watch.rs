@@ -273,8 +273,8 @@ impl Watcher {
         let rest = self.recorded.iter().filter(|jail| Some(*jail) > self.looked_at.as_ref());
         let order: Vec<JailName> = rest.chain(self.recorded.iter()).take(self.recorded.len()).cloned().collect();
         for jail in order {
-            if publisher.has_lost(&jail)? {
-                self.schedule.want(jail.clone(), Why::Pf, now);
+            for lost in publisher.lost([&jail])? {
+                self.schedule.want(lost, Why::Pf, now);
             }
             self.looked_at = Some(jail);
             if (self.clock)().saturating_duration_since(now) > SLICE {

@@ -82,16 +82,23 @@ impl Publisher<'_> {
         Ok(record.map_or(vec![], |record| record.redirects().copied().collect()))
     }
 
-    /// Whether pf has lost the rules of a jail: it does not have what is recorded. Does not take the lock.
+    /// Those of the jails whose rules pf has lost: it does not have what is recorded. Does not take the lock.
     ///
     /// # Errors
     ///
     /// [`Kind::Unavailable`] if pf is not available.
-    pub fn has_lost(&self, jail: &JailName) -> Result<bool> {
-        let Some(record) = Survey::new(self)?.readable(jail) else { return Ok(false) };
-        // a change that is under way, or was interrupted, is not judged by its rules
-        let interrupted = !record.replaces.is_empty();
-        Ok(interrupted || !self.firewall.still_holds(&jail.anchor(), &rules::of_all(&record.publications))?)
+    pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
+        let survey = Survey::new(self)?;
+        let mut lost = vec![];
+        for jail in jails {
+            let Some(record) = survey.readable(jail) else { continue };
+            // a change that is under way, or was interrupted, is not judged by its rules
+            let interrupted = !record.replaces.is_empty();
+            if interrupted || !self.firewall.still_holds(&jail.anchor(), &rules::of_all(&record.publications))? {
+                lost.push(jail.clone());
+            }
+        }
+        Ok(lost)
     }
 
     /// Loads again what is recorded and not in pf: after `pfctl -F` on kport's anchors, or after pf(4) was unloaded. Reports

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::error::{Error, Kind, Result, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, PortRange};
-use crate::options::{self, Given, Names, Options, Setter, Takes, put};
+use crate::options::{Given, Names, Options, Setter, Takes, put};
 use crate::publication::{self, Publication, Redirect};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{Record, Requested};
@@ -90,7 +90,7 @@ impl Request {
 
     /// The kind of value of the option with this name; `None` if there is none.
     pub fn takes(name: &str) -> Option<Takes> {
-        NAMED.takes(name).or_else(|| options::NAMED.takes(name))
+        NAMED.takes(name).or_else(|| Options::takes(name))
     }
 
     /// Sets an option by its name, which is that of its flag: one of the request, or of its [`Options`].
