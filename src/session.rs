@@ -109,6 +109,7 @@ impl Session {
         let pfctl = Pfctl::new(settings.pfctl.clone(), deadline).with(Helpers {
             trace,
             skipped: Some(Box::new(native::skipped)),
+            anchors: Some(Box::new(native::anchors)),
             called: Some(Box::new(native::called)),
             out_of_tags: Some(Box::new(native::out_of_tags)),
         });

@@ -89,6 +89,13 @@ pub fn skipped() -> Option<Vec<String>> {
     read::skipped(&Device::open().ok()?).ok()?
 }
 
+/// The anchors directly below `kport` but the nodes' parent, read through this system's device; `None` if they cannot be read.
+pub fn anchors() -> Option<Vec<String>> {
+    let mut names = read::children(&Device::open().ok()?, PARENT).ok()?;
+    names.retain(|name| name != NODES);
+    Some(names)
+}
+
 /// What the anchor `kport` calls ([`Firewall::called`]), read through this system's device; `None` if it cannot be read.
 pub fn called(among: Option<&[Entry]>) -> Option<Vec<Entry>> {
     let device = Device::open().ok()?;

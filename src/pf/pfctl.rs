@@ -77,7 +77,7 @@ impl Seen {
 
 /// Called after each run of the program.
 pub type Trace = dyn Fn(&Invocation<'_>) + Send + Sync;
-pub type Skipped = dyn Fn() -> Option<Vec<String>> + Send + Sync;
+pub type Names = dyn Fn() -> Option<Vec<String>> + Send + Sync;
 pub type Called = dyn Fn(Option<&[Entry]>) -> Option<Vec<Entry>> + Send + Sync;
 pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
 
@@ -85,7 +85,9 @@ pub type OutOfTags = dyn Fn(&Anchor, &[Rule]) -> Option<Error> + Send + Sync;
 #[derive(Default)]
 pub struct Helpers {
     pub trace: Option<Box<Trace>>,
-    pub skipped: Option<Box<Skipped>>,
+    pub skipped: Option<Box<Names>>,
+    /// The anchors directly below `kport`.
+    pub anchors: Option<Box<Names>>,
     /// What the anchor `kport` calls ([`Firewall::called`]).
     pub called: Option<Box<Called>>,
     /// The error of loading rules into an anchor if pf has no number left for a tag, so that another try cannot help. Asked after a
@@ -461,6 +463,9 @@ impl Firewall for Pfctl {
     /// An anchor whose load was cut off may be in the list although it is empty; loading or clearing it again corrects
     /// that.
     fn anchors(&self) -> Result<Vec<String>> {
+        if let Some(names) = self.helpers.anchors.as_ref().and_then(|anchors| anchors()) {
+            return Ok(names);
+        }
         let listed = self.show(PARENT, &["-sA"])?;
         let children = listed.lines().filter_map(|line| line.trim_start().strip_prefix(PARENT)?.strip_prefix('/'));
         // 14 lists one level, 15 all levels

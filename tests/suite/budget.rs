@@ -618,6 +618,13 @@ fn pfctl_runs() {
         let expected: Vec<String> = expected.collect();
         assert_eq!(pf.calls()[before..], expected);
     }
+    // they are listed only if they cannot be read from there
+    let known = || Some(vec!["more".to_owned(), "web".to_owned()]);
+    let pfctl =
+        Pfctl::new(pf.program(), soon()).with(Helpers { anchors: Some(Box::new(known)), ..skips(Some(vec![])) });
+    let before = pf.calls().len();
+    doctor::examine(&rig.host, &pfctl, Store::open(rig.path()), None);
+    assert_eq!((pf.calls().len() - before, pf.calls()[before..].iter().any(|run| run.ends_with("-sA"))), (7, false));
     let gone = runs(&|p| assert!(p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
     assert_eq!(gone, ["-q -a kport/web -sr -f -", "-k label -k kport:web", "-q -o none -a kport -f -"]);
     let gone = runs(&|p| assert!(!p.unpublish(&"web".parse().unwrap(), None).unwrap().changed));
