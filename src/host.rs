@@ -32,7 +32,7 @@ pub use linux::System;
 pub use linux::{default_route6, ephemeral, listener};
 
 use crate::error::{Error, Kind, Result};
-use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol};
+use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol, is_link_local6};
 
 /// A network interface of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +79,7 @@ impl HostInterface {
 
     /// Its networks that other hosts use.
     pub(crate) fn networks(&self, family: Family) -> impl Iterator<Item = &IpNet> {
-        let usable = |own: &IpNet| !matches!(own.addr(), IpAddr::V6(v6) if v6.is_unicast_link_local());
-        self.addresses.iter().filter(move |own| Family::of(own.addr()) == family && usable(own))
+        self.addresses.iter().filter(move |own| Family::of(own.addr()) == family && !is_link_local6(own.addr()))
     }
 
     /// The address that other hosts use.

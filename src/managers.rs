@@ -118,10 +118,9 @@ impl<'a> Root<'a> {
             let Component::Normal(name) = part else { continue };
             let name = name.to_string_lossy();
             found = if name.contains(['*', '?']) {
+                let fits = fits(&name);
                 let children = found.iter().flat_map(|dir| self.children(dir));
-                children
-                    .filter(|path| path.file_name().is_some_and(|own| fits(&name, &own.to_string_lossy())))
-                    .collect()
+                children.filter(|path| path.file_name().is_some_and(|own| fits(&own.to_string_lossy()))).collect()
             } else {
                 found.into_iter().map(|dir| dir.join(&*name)).collect()
             };
@@ -149,9 +148,12 @@ impl<'a> Root<'a> {
     }
 }
 
-/// Whether a name matches a pattern with `*` and `?`; a leading dot only matches itself.
-fn fits(pattern: &str, name: &str) -> bool {
+/// Whether names match a pattern with `*` and `?`; a leading dot only matches itself.
+fn fits(pattern: &str) -> impl Fn(&str) -> bool {
     let expression = regex_lite::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
-    (!name.starts_with('.') || pattern.starts_with('.'))
-        && Regex::new(&format!("(?s)^{expression}$")).is_ok_and(|expression| expression.is_match(name))
+    let expression = Regex::new(&format!("(?s)^{expression}$"));
+    let hidden = pattern.starts_with('.');
+    move |name| {
+        (hidden || !name.starts_with('.')) && expression.as_ref().is_ok_and(|expression| expression.is_match(name))
+    }
 }

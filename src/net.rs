@@ -438,6 +438,11 @@ impl FromStr for Place {
     }
 }
 
+/// Whether it is a link-local address of IPv6, which is not routed.
+pub(crate) fn is_link_local6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// Implements `Serialize` and `Deserialize` as a string, by `Display` and `FromStr`.
 macro_rules! as_text {
     ($($name:ty),+) => {$(

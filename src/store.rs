@@ -10,7 +10,7 @@
 //! jids/7/NAME                 NAME's record is of the jail with jid 7
 //! summaries                   what a list shows of the records, if they are many (summaries.rs)
 //! unrecorded/NAME             pf had rules in NAME's anchor without a record, at the first transaction
-//! loaded/NAME.cache, pf-*.json  what the native backend remembers of pf (pf/native/memory.rs)
+//! pf-*.cache, calls/, loaded/  what the native backend remembers of pf (pf/native/memory.rs)
 //! watch.json                  what kport watch has counted (watch/report.rs)
 //! damaged/                    records that could not be read, kept for the administrator
 //! cni/NAME.json, cni/lock     documents of a higher module (the attachments of the CNI plugin), and their lock

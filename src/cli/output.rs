@@ -1,7 +1,6 @@
 //! The output of the helper: results go to standard output, everything else to standard error. Control characters are escaped:
 //! names of jails and of files may come from others.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -48,7 +47,7 @@ pub fn usage(mut error: clap::Error) -> String {
     for (kind, value) in printable_words {
         error.insert(kind, value);
     }
-    let text = shown(&error.render().to_string()).into_owned();
+    let text = shown(&error.render().to_string());
     // there is no other place to report a failure
     _ = match error.use_stderr() {
         true => io::stderr().write_all(text.as_bytes()),
@@ -75,11 +74,8 @@ pub fn document(value: &Value) -> String {
 }
 
 /// Lines of text, each of characters that print.
-fn shown(text: &str) -> Cow<'_, str> {
-    match text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
-        true => Cow::Borrowed(text),
-        false => Cow::Owned(text.split('\n').map(printable).collect::<Vec<_>>().join("\n")),
-    }
+fn shown(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Quotes a word for the shell.

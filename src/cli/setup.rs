@@ -424,7 +424,7 @@ fn read_later<const FILES: usize>(path: &Path, files: [(&str, &'static [&'static
     for (name, only) in files {
         let path = path.with_file_name(name);
         // rc.conf.d/NAME may be a directory
-        if path.is_file() {
+        if path.exists() && !path.is_dir() {
             let text = ConfFile::read(&path)?.shown().into_owned();
             later.push(Later { path: path.display().to_string(), text, only });
         }

@@ -359,8 +359,8 @@ impl<K: Kernel> Native<K> {
         }
         // the nodes' own parent holds no rules
         let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))? > 0;
-        let known: BTreeSet<&str> = found.keys().map(String::as_str).chain(nodes.then_some(NODES)).collect();
-        let known: Vec<&str> = known.into_iter().collect();
+        let mut known: Vec<&str> = found.keys().map(String::as_str).chain(nodes.then_some(NODES)).collect();
+        known.sort_unstable();
         for child in read::other_children(&self.kernel, PARENT, &known)? {
             let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
             found.insert(child, counts);

@@ -101,6 +101,10 @@ impl Operator {
             Operator::AtLeast => ">=",
         }
     }
+
+    pub fn takes_two(self) -> bool {
+        matches!(self, Operator::Between | Operator::Outside | Operator::Range)
+    }
 }
 
 impl<N: Copy + PartialOrd> Compared<N> {
@@ -123,8 +127,7 @@ impl<N: Copy + PartialOrd> Compared<N> {
 impl Ports {
     /// The first ports from which on it may hold, or not hold any more.
     pub fn edges(self) -> impl Iterator<Item = u16> {
-        let two = matches!(self.operator, Operator::Between | Operator::Outside | Operator::Range);
-        let numbers = [Some(self.a), two.then_some(self.b)].into_iter().flatten();
+        let numbers = [Some(self.a), self.operator.takes_two().then_some(self.b)].into_iter().flatten();
         numbers.flat_map(|port| [Some(port), port.checked_add(1)]).flatten()
     }
 

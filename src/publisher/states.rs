@@ -10,7 +10,7 @@ use super::survey::Survey;
 use crate::error::Result;
 use crate::host::Interfaces;
 use crate::name::Label;
-use crate::net::{Family, Interface, Place, PortRange, Protocol};
+use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
 use crate::options::{Options, Source};
 use crate::pf::{Destination, Sources, States};
 use crate::publication::Redirect;
@@ -132,7 +132,7 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Surve
             };
             for address in addresses {
                 let elsewhere = Family::of(address) != claim.family()
-                    || matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+                    || is_link_local6(address)
                     // of a jail on the host's stack: connections with the jail itself
                     || address == claim.target;
                 let of_family =

@@ -13,7 +13,7 @@ use super::judged::{MainRuleset, SOURCE_PORTS, first_source};
 use super::{Findings, Publications, Surroundings};
 use crate::error::{Error, Problem, Result};
 use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
-use crate::net::{Family, Interface, PerFamily, Place};
+use crate::net::{Family, Interface, PerFamily, Place, is_link_local6};
 use crate::options::{Options, Source};
 use crate::publication::{Answer, Publication, Redirect, distinct};
 use crate::rule::{NextHop, Routing};
@@ -126,8 +126,7 @@ fn router_of(gateways: &[Gateway], interface: &HostInterface, family: Family) ->
 }
 
 fn is_next_to(interface: &HostInterface, router: IpAddr) -> bool {
-    let link_local = matches!(router, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    !link_local && interface.addresses.iter().any(|network| network.contains(&router))
+    !is_link_local6(router) && interface.addresses.iter().any(|network| network.contains(&router))
 }
 
 /// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves

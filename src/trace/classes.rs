@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::matching::{Hook, Lookup, Truth, address, link_local, number};
+use super::matching::{Hook, Lookup, Truth, address, number};
 use super::packet::Packet;
 use super::state::Ruleset;
 use super::steps::Run;
 use super::walk::{Branch, Met, Walk};
 use super::world::World;
 use crate::error::{Error, Kind, Result};
-use crate::net::{Direction, Family, Interface};
+use crate::net::{Direction, Family, Interface, is_link_local6};
 use crate::pfconf::Conf;
 use crate::pfconf::address::{Operand, Pool, Ports};
 use crate::pfconf::path::Called;
@@ -224,7 +224,7 @@ impl World {
     pub fn is_behind(&self, interface: Interface, address: IpAddr) -> bool {
         let of_link = match address {
             IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.octets()[0] == 0,
-            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || link_local(address),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unspecified() || v6.is_multicast() || is_link_local6(address),
         };
         !of_link && !self.is_own(address) && self.lookup.route(address) == Some(interface)
     }

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::packet::{Packet, SYN};
 use super::state::States;
 use crate::host::{Gateway, HostInterface, Interfaces, Listener};
-use crate::net::{Direction, Family, Interface, PerFamily, Protocol};
+use crate::net::{Direction, Family, Interface, PerFamily, Protocol, is_link_local6};
 use crate::pfconf::address::{Compared, OfInterface, Operand, Operator, Part, Side, Table};
 use crate::pfconf::rule::{Action, Conditions, Owner, Rule, RuleKind};
 
@@ -298,10 +298,6 @@ pub(super) fn is_loopback(interface: Interface) -> bool {
     crate::net::Place::Interface(interface).is_loopback()
 }
 
-pub(super) fn link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
-}
-
 /// An address as a number, whatever its family.
 pub(super) fn number(address: IpAddr) -> u128 {
     match address {
@@ -325,7 +321,7 @@ impl OfInterface {
             let mut seen = [false; 2];
             interface.addresses.iter().copied().filter(move |network| {
                 let known = &mut seen[usize::from(network.addr().is_ipv6())];
-                !self.first || !link_local(network.addr()) && !std::mem::replace(known, true)
+                !self.first || !is_link_local6(network.addr()) && !std::mem::replace(known, true)
             })
         };
         let ours = |interface: &&HostInterface| self.name == "self" || lookup.is_in(interface.name, &self.name);
@@ -335,7 +331,7 @@ impl OfInterface {
     fn part_of(&self, network: IpNet) -> Option<IpNet> {
         let part = match self.part {
             Part::Address => IpNet::from(network.addr()),
-            Part::Network if link_local(network.addr()) => return None,
+            Part::Network if is_link_local6(network.addr()) => return None,
             Part::Network => network.trunc(),
             Part::Broadcast => match network {
                 IpNet::V4(v4) if v4.prefix_len() < 31 => IpNet::V4(Ipv4Net::from(v4.broadcast())),
@@ -386,9 +382,9 @@ impl Operand {
             }
             Operand::Table(name) => lookup.table(anchor, name).map_or(Truth::No, |table| table.holds(address, lookup)),
             Operand::Interface(of) => return of.holds(address, not, lookup),
-            Operand::NoRoute => Truth::of(!link_local(address) && lookup.route(address).is_none()),
+            Operand::NoRoute => Truth::of(!is_link_local6(address) && lookup.route(address).is_none()),
             Operand::UrpfFailed => Truth::of(
-                !link_local(address)
+                !is_link_local6(address)
                     && from.is_some_and(|on| !on.as_str().starts_with("enc") && lookup.route(address) != Some(on)),
             ),
             Operand::Named(name) => Truth::Maybe(format!("the addresses of {name} are not looked up")),
@@ -404,7 +400,7 @@ impl Operand {
             Operand::Interface(of) if of.part == Part::Peer => return None,
             Operand::Interface(of) if !of.dynamic && !lookup.knows(&of.name) => return None,
             Operand::Interface(of) => {
-                of.networks(lookup).filter(of_family).filter(|network| !link_local(network.addr())).collect()
+                of.networks(lookup).filter(of_family).filter(|network| !is_link_local6(network.addr())).collect()
             }
             Operand::Table(name) => lookup.table(anchor, name).map_or(vec![], |table| table.pool(family).collect()),
             Operand::Any | Operand::Range(..) | Operand::NoRoute | Operand::UrpfFailed => vec![],

@@ -236,8 +236,7 @@ fn compared(op: u64, numbers: &[u64], what: &str, unknown: &mut Unknown) -> Opti
     let [a, b] = [0, 1].map(|at| numbers.get(at).map_or(0, |number| *number as u32));
     let nth = usize::try_from(op).unwrap_or(usize::MAX).checked_sub(1)?;
     let Some(operator) = OPERATORS.get(nth).copied() else { return unknown.add(format!("{what} op {op} {a} {b}")) };
-    let two = matches!(operator, Operator::Between | Operator::Outside | Operator::Range);
-    Some(Compared { operator, a, b: if two { b } else { 0 } })
+    Some(Compared { operator, a, b: if operator.takes_two() { b } else { 0 } })
 }
 
 /// `uid` or `gid` of a rule.
