@@ -229,8 +229,7 @@ pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
 /// What the calls of `kport`, and of the nodes that it calls, lead to; nodes without a key of `among` are left out. `read` returns
 /// the calls of an anchor.
 pub(crate) fn led_to<E>(
-    among: Option<&[Entry]>,
-    read: &mut dyn FnMut(&str) -> Result<Vec<Call>, E>,
+    among: Option<&[Entry]>, read: &mut dyn FnMut(&str) -> Result<Vec<Call>, E>,
 ) -> Result<Vec<Entry>, E> {
     let mut found = vec![];
     let mut known: HashMap<String, Rc<[Call]>> = HashMap::new();

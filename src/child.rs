@@ -23,7 +23,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting};
+use crate::error::{Error, Result, Setting, error};
 use crate::files::{self, Taken};
 
 /// The maximum size of an output that is kept, in bytes. The rules of an anchor with a mapping for every port fit.
@@ -63,11 +63,7 @@ pub(crate) struct Output {
 /// environment but `LC_ALL=C`. The child also holds a copy of `keep` until it ends. An error means that it was not
 /// started. With `lines`, standard output has any size: each line is passed on when the next one begins.
 pub(crate) fn run(
-    program: &Path,
-    arguments: &[&str],
-    input: &[u8],
-    keep: Option<BorrowedFd<'_>>,
-    lines: Option<&mut Lines<'_>>,
+    program: &Path, arguments: &[&str], input: &[u8], keep: Option<BorrowedFd<'_>>, lines: Option<&mut Lines<'_>>,
     deadline: Deadline,
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
@@ -96,17 +92,14 @@ pub(crate) fn run(
 
 /// Runs a program, on a file if one is given. `None` if there is no such program; else its output or its errors.
 pub(crate) fn output_of(
-    program: &Path,
-    arguments: &[&str],
-    file: Option<&Path>,
-    deadline: Deadline,
+    program: &Path, arguments: &[&str], file: Option<&Path>, deadline: Deadline,
 ) -> Result<Option<std::result::Result<String, String>>> {
     let failed = |error: io::Error| Error::io(format_args!("run {}", program.display()), &error);
     // it runs in another directory
     let file = file.map(std::path::absolute).transpose().map_err(failed)?;
     let named = match file.as_ref().map(|file| file.to_str().ok_or(file)).transpose() {
         Ok(named) => named,
-        Err(file) => return Err(Error::new(Kind::Argument, format!("{}: the name is not UTF-8", file.display()))),
+        Err(file) => return Err(error!(Argument, "{}: the name is not UTF-8", file.display())),
     };
     let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
     let program = std::path::absolute(program).map_err(failed)?;
@@ -120,11 +113,11 @@ pub(crate) fn output_of(
         End::Exit(0) => Ok(Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()))),
         End::Exit(_) => Ok(Some(Err(lines.join("; ")))),
         End::TimedOut => {
-            let error = Error::new(Kind::Busy, format!("{} was not done in time, and was killed", program.display()));
+            let error = error!(Busy, "{} was not done in time, and was killed", program.display());
             Err(error.remedy("give more time with", Setting::Timeout))
         }
         end @ (End::Signal(_) | End::Unknown | End::TooMuch) => {
-            Err(Error::new(Kind::System, format!("{} ended with {end:?}: {}", program.display(), lines.join("; "))))
+            Err(error!(System, "{} ended with {end:?}: {}", program.display(), lines.join("; ")))
         }
     }
 }

@@ -20,7 +20,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::conflict;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::files::{names_in, open};
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::name::JailName;
@@ -53,7 +53,7 @@ impl Conf {
         let path = file.unwrap_or(Path::new(DEFAULT));
         let mut conf = Conf::default();
         if !conf.add(path)? && file.is_some() {
-            return Err(Error::new(Kind::Argument, format!("there is no file {}", path.display())));
+            return Err(error!(Argument, "there is no file {}", path.display()));
         }
         let dir = path.with_added_extension("d");
         if trusted(&dir, OFlags::DIRECTORY)?.is_some() {
@@ -133,10 +133,7 @@ pub fn jails(conf: Option<&Conf>, host: &dyn Host, recorded: &[Recorded]) -> Res
 /// lines that are recorded. Ports may move from one jail to another, or be exchanged: a jail whose ports another one still has
 /// comes again after that one.
 pub fn apply<'a>(
-    publisher: &Publisher<'_>,
-    conf: Option<&Conf>,
-    recorded: &[Recorded],
-    jails: &'a BTreeSet<JailName>,
+    publisher: &Publisher<'_>, conf: Option<&Conf>, recorded: &[Recorded], jails: &'a BTreeSet<JailName>,
 ) -> Vec<(&'a JailName, Result<Outcome>)> {
     let lines = |jail: &JailName| conf.map(|conf| conf.requests(jail));
     let mut done = vec![];
@@ -199,17 +196,17 @@ fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
     if (meta.uid() == 0 || meta.uid() == user) && meta.mode() & WRITABLE_BY_OTHERS == 0 {
         return Ok(());
     }
-    let why = format!(
+    Err(error!(
+        Permission,
         "{} opens ports, and others can write to it: it is owned by user {}, mode {:o}; run chown root and chmod go-w",
         path.display(),
         meta.uid(),
         meta.mode() & 0o7777
-    );
-    Err(Error::new(Kind::Permission, why))
+    ))
 }
 
 fn text(path: &Path, file: File) -> Result<String> {
-    let refuse = |why: String| Err(Error::new(Kind::Argument, format!("{} {why}", path.display())));
+    let refuse = |why: String| Err(error!(Argument, "{} {why}", path.display()));
     let mut text = String::new();
     match file.take(MAX_FILE + 1).read_to_string(&mut text) {
         Ok(_) if text.len() as u64 <= MAX_FILE => Ok(text),
@@ -270,9 +267,10 @@ fn of_line(host: &dyn Host, interfaces: &[HostInterface], request: &Request) -> 
     for redirect in &publication.redirects {
         match redirect.place {
             Place::Interface(name) if places.members(name).next().is_none() => {
-                let why =
-                    format!("the host has no interface or interface group {name}, so its ports would not be used");
-                return Err(Error::new(Kind::Unavailable, why));
+                return Err(error!(
+                    Unavailable,
+                    "the host has no interface or interface group {name}, so its ports would not be used"
+                ));
             }
             _ if !request.force => conflict::with_transit(redirect, places)?,
             _ => {}

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::error::{Error, Kind, Problem, Result, Setting};
+use crate::error::{Problem, Result, Setting, error};
 use crate::host::{HostInterface, Interfaces, Listener};
 use crate::name::JailName;
 use crate::net::{Family, Place};
@@ -23,8 +23,7 @@ pub fn overlap(a: &Redirect, b: &Redirect, interfaces: Interfaces<'_>) -> bool {
 
 /// Each two redirects that one packet can match, with their owners.
 pub fn overlapping<'r, T: Copy + Ord>(
-    mut all: Vec<(T, &'r Redirect)>,
-    interfaces: Interfaces<'r>,
+    mut all: Vec<(T, &'r Redirect)>, interfaces: Interfaces<'r>,
 ) -> impl Iterator<Item = [(T, &'r Redirect); 2]> {
     all.sort_by_key(|(owner, r)| (r.protocol, r.family(), r.host.first(), *owner));
     // those before this one whose ports reach up to it
@@ -41,8 +40,7 @@ pub fn overlapping<'r, T: Copy + Ord>(
 pub fn within(redirects: &[Redirect], interfaces: Interfaces<'_>) -> Result<()> {
     let all = redirects.iter().map(|r| ((), r)).collect();
     overlapping(all, interfaces).next().map_or(Ok(()), |[(_, other), (_, redirect)]| {
-        let why = format!("{other} and {redirect} would both take the same packets; leave one of them out");
-        Err(Error::new(Kind::Conflict, why))
+        Err(error!(Conflict, "{other} and {redirect} would both take the same packets; leave one of them out"))
     })
 }
 
@@ -138,11 +136,12 @@ pub fn with_transit(redirect: &Redirect, interfaces: Interfaces<'_>) -> Result<(
     if interfaces.is_own(address) {
         return Ok(());
     }
-    let why = format!(
+    Err(error!(
+        Argument,
         "{redirect}: {address} is not an address of this host, so packets that the host forwards for others would be \
          redirected; give an address of the host or an interface"
-    );
-    Err(Error::new(Kind::Argument, why).remedy("if the address is added later, give", Setting::Force))
+    )
+    .remedy("if the address is added later, give", Setting::Force))
 }
 
 pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: Interfaces<'_>) -> Option<Problem> {

@@ -130,10 +130,7 @@ pub struct ManagerFiles<'a> {
 ///
 /// `files` is `None` for a host from a file: it has none.
 pub fn examine(
-    host: &dyn Host,
-    firewall: &dyn Firewall,
-    store: Result<Store>,
-    files: Option<ManagerFiles<'_>>,
+    host: &dyn Host, firewall: &dyn Firewall, store: Result<Store>, files: Option<ManagerFiles<'_>>,
 ) -> Vec<Finding> {
     let mut records = vec![];
     if let (Ok(boot), Ok(store)) = (host.boot_id(), &store) {

@@ -176,6 +176,14 @@ pub enum Cause {
     DamagedRecord,
 }
 
+/// `error!(Busy, "the time is up after {n} rules")`: an [`Error`] of this [`Kind`].
+macro_rules! error {
+    ($kind:ident, $($text:tt)+) => {
+        $crate::error::Error::new($crate::error::Kind::$kind, format!($($text)+))
+    };
+}
+pub(crate) use error;
+
 /// The result of everything in kport that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 

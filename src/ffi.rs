@@ -339,8 +339,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_parse(
-    text: *const c_char,
-    out: Option<&mut MaybeUninit<Option<Box<kport_spec>>>>,
+    text: *const c_char, out: Option<&mut MaybeUninit<Option<Box<kport_spec>>>>,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     give(out, err, || {
@@ -363,8 +362,7 @@ pub unsafe extern "C" fn kport_parse(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_parse_kleene(
-    json: *const c_char,
-    out: Option<&mut MaybeUninit<Option<Box<kport_spec>>>>,
+    json: *const c_char, out: Option<&mut MaybeUninit<Option<Box<kport_spec>>>>,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     give(out, err, || {
@@ -388,9 +386,7 @@ pub unsafe extern "C" fn kport_parse_kleene(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_publish(
-    jail: *const c_char,
-    spec: Option<&kport_spec>,
-    options: *const kport_options,
+    jail: *const c_char, spec: Option<&kport_spec>, options: *const kport_options,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     guard(err, || {
@@ -412,9 +408,7 @@ pub unsafe extern "C" fn kport_publish(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_unpublish(
-    jail: *const c_char,
-    options: *const kport_options,
-    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+    jail: *const c_char, options: *const kport_options, err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises a NUL-terminated string or NULL, and options as the header says.
@@ -434,9 +428,7 @@ pub unsafe extern "C" fn kport_unpublish(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_unpublish_some(
-    jail: *const c_char,
-    spec: Option<&kport_spec>,
-    options: *const kport_options,
+    jail: *const c_char, spec: Option<&kport_spec>, options: *const kport_options,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     guard(err, || {
@@ -458,9 +450,7 @@ pub unsafe extern "C" fn kport_unpublish_some(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_list(
-    jail: *const c_char,
-    options: *const kport_options,
-    out: Option<&mut MaybeUninit<Option<Box<kport_listing>>>>,
+    jail: *const c_char, options: *const kport_options, out: Option<&mut MaybeUninit<Option<Box<kport_listing>>>>,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     give(out, err, || {
@@ -488,8 +478,7 @@ pub unsafe extern "C" fn kport_list(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_restore(
-    options: *const kport_options,
-    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+    options: *const kport_options, err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
@@ -505,8 +494,7 @@ pub unsafe extern "C" fn kport_restore(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_gc(
-    options: *const kport_options,
-    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+    options: *const kport_options, err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     guard(err, || {
         // SAFETY: the caller promises options as the header says.
@@ -526,11 +514,8 @@ pub unsafe extern "C" fn kport_gc(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_rules(
-    jail: *const c_char,
-    spec: Option<&kport_spec>,
-    options: *const kport_options,
-    out: Option<&mut MaybeUninit<Option<Box<kport_ruleset>>>>,
-    err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
+    jail: *const c_char, spec: Option<&kport_spec>, options: *const kport_options,
+    out: Option<&mut MaybeUninit<Option<Box<kport_ruleset>>>>, err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     give(out, err, || {
         // SAFETY: the caller promises NUL-terminated strings or NULL, and options as the header says.
@@ -554,9 +539,7 @@ pub unsafe extern "C" fn kport_rules(
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_watch_open(
-    config: *const c_char,
-    options: *const kport_options,
-    out: Option<&mut MaybeUninit<Option<Box<kport_watch>>>>,
+    config: *const c_char, options: *const kport_options, out: Option<&mut MaybeUninit<Option<Box<kport_watch>>>>,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     give(out, err, || {
@@ -590,8 +573,7 @@ pub extern "C" fn kport_watch_descriptor(watch: Option<&kport_watch>) -> c_int {
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_watch_next(
-    watch: Option<&mut kport_watch>,
-    report: Option<&mut MaybeUninit<*const c_char>>,
+    watch: Option<&mut kport_watch>, report: Option<&mut MaybeUninit<*const c_char>>,
     err: Option<&mut MaybeUninit<Option<Box<kport_error>>>>,
 ) -> kport_status {
     let Some(report) = report else { return guard(err, || Err(null("report"))) };
@@ -638,10 +620,7 @@ pub extern "C" fn kport_spec_len(spec: Option<&kport_spec>) -> usize {
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_spec_get(
-    spec: Option<&kport_spec>,
-    i: usize,
-    out: *mut kport_mapping,
-    size: usize,
+    spec: Option<&kport_spec>, i: usize, out: *mut kport_mapping, size: usize,
 ) -> kport_status {
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
     unsafe { fill(out, size, spec.and_then(|spec| spec.rows.all.get(i))) }
@@ -665,10 +644,7 @@ pub extern "C" fn kport_listing_len(listing: Option<&kport_listing>) -> usize {
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_listing_get(
-    listing: Option<&kport_listing>,
-    i: usize,
-    out: *mut kport_entry,
-    size: usize,
+    listing: Option<&kport_listing>, i: usize, out: *mut kport_entry, size: usize,
 ) -> kport_status {
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
     unsafe { fill(out, size, listing.and_then(|listing| listing.rows.all.get(i))) }
@@ -721,10 +697,7 @@ pub extern "C" fn kport_outcome_len(outcome: Option<&kport_outcome>) -> usize {
 #[must_use]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kport_outcome_get(
-    outcome: Option<&kport_outcome>,
-    i: usize,
-    out: *mut kport_entry,
-    size: usize,
+    outcome: Option<&kport_outcome>, i: usize, out: *mut kport_entry, size: usize,
 ) -> kport_status {
     // SAFETY: the caller promises that out is NULL or has room for size bytes.
     unsafe { fill(out, size, outcome.and_then(|outcome| outcome.rows.all.get(i))) }

@@ -31,7 +31,7 @@ pub use linux::System;
 #[doc(hidden)]
 pub use linux::{default_route6, ephemeral, listener};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, error};
 use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol, is_link_local6};
 
 /// A network interface of the host.
@@ -155,7 +155,7 @@ impl<'a> Interfaces<'a> {
             let need = "hairpin, host access, masquerade and af-to need the one that leads to the jail";
             let what = format!("no interface of the host has a network with {address}: {need}");
             let remedy = "give the jail's bridge an address of the jail's network";
-            return Err(Error::new(Kind::Unavailable, format!("{what}; {remedy}")));
+            return Err(error!(Unavailable, "{what}; {remedy}"));
         };
         Ok(Some(interface))
     }
@@ -318,7 +318,7 @@ pub fn events() -> Result<Box<dyn Events + Send>> {
 
 fn unsupported() -> Error {
     let os = std::env::consts::OS;
-    Error::new(Kind::Unsupported, format!("kport cannot read the facts of a host of {os}; run it on FreeBSD"))
+    error!(Unsupported, "kport cannot read the facts of a host of {os}; run it on FreeBSD")
 }
 
 /// The running host; it is neither FreeBSD nor Linux, so every call returns [`Kind::Unsupported`].

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use arrayvec::ArrayString;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Kind, quoted};
+use crate::error::{Error, error, quoted};
 use crate::net::{PortRange, Protocol, as_text};
 
 /// The anchor that contains kport's own anchors. pf.conf(5) calls it as `"kport"`, or, with every anchor below it, as
@@ -105,7 +105,7 @@ impl FromStr for JailName {
             _ if text.contains(char::REPLACEMENT_CHARACTER) => "is not UTF-8; rename the jail",
             _ => return Ok(JailName(text.to_owned())),
         };
-        Err(Error::new(Kind::Argument, format!("jail name {}: {why}", quoted(text))))
+        Err(error!(Argument, "jail name {}: {why}", quoted(text)))
     }
 }
 
@@ -170,7 +170,7 @@ impl FromStr for Label {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let why = || Error::new(Kind::Argument, format!("{} is not one of kport's labels", quoted(text)));
+        let why = || error!(Argument, "{} is not one of kport's labels", quoted(text));
         Label::loaded(text).ok_or_else(why)
     }
 }
@@ -193,7 +193,7 @@ impl FromStr for Table {
         let good = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && text.bytes().all(plain);
         ArrayString::from(text).ok().filter(|_| good).map(Table).ok_or_else(|| {
             let why = "a name has letters, digits, _, - and . only, at most 31 bytes, first a letter or digit";
-            Error::new(Kind::Argument, format!("table {}: {why}", quoted(text)))
+            error!(Argument, "table {}: {why}", quoted(text))
         })
     }
 }

@@ -11,7 +11,7 @@ use arrayvec::ArrayString;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, quoted};
+use crate::error::{Error, Kind, error, quoted};
 
 /// The interface groups of FreeBSD's drivers for jails: bridge(4), epair(4), lo(4).
 pub const JAIL_GROUPS: [&str; 3] = ["bridge", "epair", "lo"];
@@ -56,7 +56,7 @@ impl Family {
         let family = |name| match name {
             "inet" => Ok(Family::Inet),
             "inet6" => Ok(Family::Inet6),
-            _ => Err(Error::new(Kind::Argument, format!("{} is not inet or inet6", quoted(name)))),
+            _ => Err(error!(Argument, "{} is not inet or inet6", quoted(name))),
         };
         names.split(',').map(family).collect()
     }
@@ -299,7 +299,7 @@ impl FromStr for Interface {
                 return Ok(Interface(padded));
             }
         };
-        Err(Error::new(Kind::Argument, format!("interface {}: {why}", quoted(text))))
+        Err(error!(Argument, "interface {}: {why}", quoted(text)))
     }
 }
 
@@ -434,7 +434,7 @@ impl FromStr for Place {
             None => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
         };
         let Some(address) = address else { return text.parse().map(Place::Interface) };
-        Place::address(address).map_err(|why| Error::new(Kind::Argument, format!("address {}: {why}", quoted(text))))
+        Place::address(address).map_err(|why| error!(Argument, "address {}: {why}", quoted(text)))
     }
 }
 

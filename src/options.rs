@@ -12,7 +12,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, error, quoted};
 use crate::name::Table;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
 pub use crate::rule::Rate;
@@ -69,7 +69,7 @@ impl FromStr for Source {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Source> {
-        let refuse = |why: &str| Err(Error::new(Kind::Argument, format!("source {}: {why}", quoted(text))));
+        let refuse = |why: &str| Err(error!(Argument, "source {}: {why}", quoted(text)));
         if let Some(name) = text.strip_prefix('<') {
             let Some(name) = name.strip_suffix('>') else { return refuse("the closing > is missing") };
             return name.parse().map(Source::Table);
@@ -261,7 +261,7 @@ impl Options {
     /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown
     /// name.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
-        let unknown = || Err(Error::new(Kind::Unsupported, format!("{} is not an option of kport", quoted(name))));
+        let unknown = || Err(error!(Unsupported, "{} is not an option of kport", quoted(name)));
         NAMED.set(self, name, given).unwrap_or_else(unknown)
     }
 
@@ -381,7 +381,7 @@ pub(crate) fn put<V>(place: &mut V, value: Result<V>) -> Result<()> {
 }
 
 fn number(text: &str) -> Result<NonZeroU32> {
-    let refuse = |_| Error::new(Kind::Argument, format!("{} is not a number from 1 to {}", quoted(text), u32::MAX));
+    let refuse = |_| error!(Argument, "{} is not a number from 1 to {}", quoted(text), u32::MAX);
     text.parse().map_err(refuse)
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::{Change, Entry};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Result, error};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
@@ -275,8 +275,7 @@ pub trait Firewall {
     /// The main ruleset: the skipped interfaces, translation and filter rules, without the tables. Each transaction
     /// uses it, so the result may come from an earlier call if the ruleset has not changed since.
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        let why = format!("backend {} does not read the main ruleset", self.name());
-        Err(Error::new(Kind::Unsupported, why))
+        Err(error!(Unsupported, "backend {} does not read the main ruleset", self.name()))
     }
 
     /// What [`Firewall::keep`] was given for the main ruleset and the settings that pf has now; `None` if they have changed

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{Error, Kind, Result, Setting, error, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
@@ -93,7 +93,7 @@ pub fn address(jail: &JailName, word: &str) -> Result<IpAddr> {
     if word == "inherit" {
         return Err(host_network(jail));
     }
-    word.parse().map_err(|_| Error::new(Kind::Argument, format!("{} is not an IPv4 or IPv6 address", quoted(word))))
+    word.parse().map_err(|_| error!(Argument, "{} is not an IPv4 or IPv6 address", quoted(word)))
 }
 
 /// The reason why an address cannot be the target of a redirect.
@@ -133,7 +133,7 @@ fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
 pub fn host_network(jail: &JailName) -> Error {
     let why = "its services already listen on the host's own addresses, so there is nothing to redirect to; give the jail \
                an address of its own to publish its ports";
-    Error::new(Kind::Unsupported, format!("{} is on the host's network (ip4=inherit): {why}", jail.mention()))
+    error!(Unsupported, "{} is on the host's network (ip4=inherit): {why}", jail.mention())
 }
 
 /// One redirect, complete with what was read from the host.
@@ -188,17 +188,13 @@ impl fmt::Display for Redirect {
 /// the interface of the host's default route for a family; it is only called for a mapping without a place. `auto` must
 /// have been resolved before.
 pub fn redirects(
-    jail: &JailName,
-    spec: &Spec,
-    targets: &Targets,
-    mut gateway: impl FnMut(Family) -> Result<Interface>,
+    jail: &JailName, spec: &Spec, targets: &Targets, mut gateway: impl FnMut(Family) -> Result<Interface>,
 ) -> Result<Vec<Redirect>> {
     let mut made = Vec::with_capacity(spec.mappings().len());
     let mut seen = HashSet::with_capacity(spec.mappings().len());
     for mapping in spec.mappings() {
         let HostPorts::Fixed(host) = mapping.host else {
-            let why = format!("{mapping}: auto is a port only when it is published; give one");
-            return Err(Error::new(Kind::Unsupported, why));
+            return Err(error!(Unsupported, "{mapping}: auto is a port only when it is published; give one"));
         };
         let mut served = false;
         for family in Family::ALL {
@@ -219,8 +215,8 @@ pub fn redirects(
         }
         if !served {
             let family = if targets.of(Family::Inet).is_some() { "IPv6" } else { "IPv4" };
-            let why = format!("{mapping}: {} has no {family} address", jail.mention());
-            return Err(Error::new(Kind::Argument, why).remedy("give one with", Setting::Address));
+            return Err(error!(Argument, "{mapping}: {} has no {family} address", jail.mention())
+                .remedy("give one with", Setting::Address));
         }
     }
     Ok(made)
@@ -263,9 +259,7 @@ impl Publication {
     /// Returns a publication that passed [`Publication::check`]. `via` is called once for each target, and only if the
     /// options need it.
     pub fn new(
-        jail: JailName,
-        redirects: Vec<Redirect>,
-        options: Options,
+        jail: JailName, redirects: Vec<Redirect>, options: Options,
         mut via: impl FnMut(IpAddr) -> Result<Option<Interface>>,
     ) -> Result<Publication> {
         let mut made = Publication { jail, redirects, options, via: BTreeMap::new(), answers: vec![] };
@@ -278,8 +272,7 @@ impl Publication {
         }
         if let Some(redirect) = made.redirects.iter().find(|r| r.af_to && !made.via.contains_key(&r.target)) {
             let what = format!("{redirect}: {} is an address of the host", redirect.target);
-            let why = format!("{what}; af-to needs a jail with a network stack of its own");
-            return Err(Error::new(Kind::Unsupported, why));
+            return Err(error!(Unsupported, "{what}; af-to needs a jail with a network stack of its own"));
         }
         Ok(made)
     }
@@ -290,7 +283,7 @@ impl Publication {
         self.options.check()?;
         for redirect in &self.redirects {
             let Redirect { place, protocol, host, jail, af_to, .. } = *redirect;
-            let unsupported = |why: String| Error::new(Kind::Unsupported, format!("{redirect}: {why}"));
+            let unsupported = |why: String| error!(Unsupported, "{redirect}: {why}");
             if place.is_loopback() && !self.options.host_access {
                 let why = "to publish to others, give an outer interface or address";
                 let what = format!("{redirect}: only the host itself reaches {place}; {why}");

@@ -16,7 +16,7 @@ mod survey;
 mod writer;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::host::{Host, Jail};
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
@@ -127,11 +127,7 @@ impl<'a> Publisher<'a> {
     /// every loop over what is published.
     #[doc(hidden)]
     pub fn new(
-        host: &'a dyn Host,
-        firewall: &'a dyn Firewall,
-        store: Store,
-        deadline: Deadline,
-        observer: &'a dyn Observer,
+        host: &'a dyn Host, firewall: &'a dyn Firewall, store: Store, deadline: Deadline, observer: &'a dyn Observer,
     ) -> Publisher<'a> {
         Publisher { host, firewall, store, deadline, observer }
     }
@@ -165,8 +161,12 @@ impl<'a> Publisher<'a> {
             [first, ..] => &first.jail,
         };
         if let Some(other) = requests.iter().find(|request| request.jail != *jail) {
-            let why = format!("{} and {} are two jails: publish each by itself", jail.mention(), other.jail.mention());
-            return Err(Error::new(Kind::Argument, why));
+            return Err(error!(
+                Argument,
+                "{} and {} are two jails: publish each by itself",
+                jail.mention(),
+                other.jail.mention()
+            ));
         }
         for request in requests {
             addresses::check_no_jail(request, requests[0].no_jail)?;

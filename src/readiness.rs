@@ -213,9 +213,7 @@ pub const fn forwarding(family: Family) -> (&'static str, &'static str) {
 /// The host does not forward packets of a family that one of these redirects needs. A target that is the host's own address, as that
 /// of a jail without vnet is, needs no forwarding, and pf itself sends what af-to translates; `interfaces` is only called if it matters.
 pub fn unforwarded<'a>(
-    host: &dyn Host,
-    family: Family,
-    redirects: impl IntoIterator<Item = &'a Redirect>,
+    host: &dyn Host, family: Family, redirects: impl IntoIterator<Item = &'a Redirect>,
     interfaces: impl Fn() -> Result<&'a [HostInterface]>,
 ) -> Result<Option<Problem>> {
     let (sysctl, variable) = forwarding(family);

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::name::{Label, Table};
 use crate::net::{Direction, Family, Interface, JAIL_GROUPS, PortRange, Protocol, as_text};
 
@@ -90,7 +90,7 @@ impl Rate {
 
     fn refused(text: &str) -> Error {
         let what = format!("is not connections/seconds such as 15/5, at most {}/{}", Rate::MAX, u32::MAX);
-        Error::new(Kind::Argument, format!("rate {} {what}", quoted(text)))
+        error!(Argument, "rate {} {what}", quoted(text))
     }
 
     pub fn connections(self) -> u32 {

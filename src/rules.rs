@@ -183,11 +183,7 @@ fn returns(redirect: &Redirect, options: &Options, interface: Interface) -> Vec<
 
 /// Pass rules for a redirect's target; with an `answer`, for what comes in there, which is not answered by the routes.
 fn passes(
-    options: &Options,
-    redirect: &Redirect,
-    on: &[Interface],
-    answer: Option<&Answer>,
-    tagged: Option<&Label>,
+    options: &Options, redirect: &Redirect, on: &[Interface], answer: Option<&Answer>, tagged: Option<&Label>,
     labels: &[Label; 2],
 ) -> Vec<Rule> {
     let Redirect { protocol, target, jail: ports, .. } = *redirect;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::host::Host;
 use crate::pf::Firewall;
 use crate::pf::files::{NOTICE, Sim};
@@ -50,10 +50,7 @@ impl std::str::FromStr for Backend {
             "native" => Ok(Backend::Native),
             "pfctl" => Ok(Backend::Pfctl),
             "sim" => Ok(Backend::Sim),
-            _ => {
-                let why = format!("backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", "));
-                Err(Error::new(Kind::Argument, why))
-            }
+            _ => Err(error!(Argument, "backend {} is unknown; there are {}", quoted(text), Backend::NAMES.join(", "))),
         }
     }
 }
@@ -100,9 +97,7 @@ impl Session {
 
     /// Like [`Session::new`], with `trace` called for every run of pfctl(8).
     pub(crate) fn traced(
-        settings: &Settings,
-        host: Box<dyn Host>,
-        trace: Option<Box<pfctl::Trace>>,
+        settings: &Settings, host: Box<dyn Host>, trace: Option<Box<pfctl::Trace>>,
     ) -> Result<Session> {
         let deadline = Deadline::after(settings.timeout);
         let state_dir = settings.state_dir.clone().unwrap_or_else(Store::default_dir);

@@ -24,7 +24,7 @@ use nom::Parser;
 use nom::bytes::complete::{take_while, take_while1};
 use nom::character::complete::{char, multispace0};
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, error, quoted};
 use crate::net::{Interface, Misread, Place, PortRange, Protocol, as_text};
 
 /// The maximum length of a text, in bytes.
@@ -159,8 +159,7 @@ as_text!(Spec);
 /// Parses one or more specs. An error gives the byte offset, what was found, and what was expected.
 pub fn parse(text: &str) -> Result<Spec> {
     if text.len() > MAX_TEXT {
-        let why = format!("the text has {} bytes; at most {MAX_TEXT} are read", text.len());
-        return Err(Error::new(Kind::Spec, why).at(MAX_TEXT));
+        return Err(error!(Spec, "the text has {} bytes; at most {MAX_TEXT} are read", text.len()).at(MAX_TEXT));
     }
     match specs(text) {
         Ok((_, spec)) => Ok(spec),
@@ -197,7 +196,7 @@ impl Stopped<'_> {
             found => quoted(found),
         };
         let colon = if hint.is_empty() { "" } else { ": " };
-        Error::new(Kind::Spec, format!("at byte {offset}: found {found}, expected {expected}{colon}{hint}")).at(offset)
+        error!(Spec, "at byte {offset}: found {found}, expected {expected}{colon}{hint}").at(offset)
     }
 }
 

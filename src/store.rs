@@ -35,7 +35,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::files::{make_dir, mark, names_in, replace_file};
 use crate::name::{Anchor, JailName};
 use crate::net::{Interface, PortRange};
@@ -198,7 +198,7 @@ impl Store {
     }
 
     fn write(&self, anchor: &Anchor, record: &Record) -> Result<()> {
-        let bytes = serde_json::to_vec(record).map_err(|e| Error::new(Kind::Internal, format!("record: {e}")))?;
+        let bytes = serde_json::to_vec(record).map_err(|e| error!(Internal, "record: {e}"))?;
         replace_file(&self.record_path(anchor), &bytes)
     }
 

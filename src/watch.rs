@@ -65,10 +65,7 @@ impl Watcher {
     /// A watcher of the host that the sessions of `open` have, with these events. `file` is that of [`Conf::read`]. The first
     /// [`Watcher::step`] makes everything true.
     pub fn new(
-        open: Open,
-        events: Box<dyn Events + Send>,
-        clock: Box<dyn Fn() -> Instant + Send>,
-        file: Option<PathBuf>,
+        open: Open, events: Box<dyn Events + Send>, clock: Box<dyn Fn() -> Instant + Send>, file: Option<PathBuf>,
     ) -> Watcher {
         let now = clock();
         Watcher {
@@ -332,12 +329,7 @@ impl Watcher {
 
     /// After a transaction of a jail.
     fn done(
-        &mut self,
-        publisher: &Publisher<'_>,
-        jail: &JailName,
-        why: Why,
-        before: Vec<Redirect>,
-        result: Result<Outcome>,
+        &mut self, publisher: &Publisher<'_>, jail: &JailName, why: Why, before: Vec<Redirect>, result: Result<Outcome>,
     ) {
         self.schedule.done(jail, result.is_err(), (self.clock)());
         let after = publisher.redirects(jail).unwrap_or_default();

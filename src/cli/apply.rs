@@ -64,11 +64,7 @@ fn apply_by(session: &Session, publisher: &Publisher<'_>, global: &Global, args:
 
 /// What apply would do, as commands; for `all` also what belongs to no jail.
 fn difference(
-    session: &Session,
-    publisher: &Publisher<'_>,
-    conf: &Conf,
-    recorded: &[Recorded],
-    jails: &BTreeSet<JailName>,
+    session: &Session, publisher: &Publisher<'_>, conf: &Conf, recorded: &[Recorded], jails: &BTreeSet<JailName>,
     all: bool,
 ) -> Result<String> {
     let mut text = String::new();

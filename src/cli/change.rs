@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::container::kleene;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::name::JailName;
 use crate::options::Given;
 use crate::publisher::{Outcome, Publisher, Request};
@@ -71,10 +71,7 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
 
 /// Publishes requests by `act`, or tries each.
 fn publish_by(
-    global: &Global,
-    args: &PublishArgs,
-    requests: &[Request],
-    act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
+    global: &Global, args: &PublishArgs, requests: &[Request], act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
 ) -> Result<()> {
     if args.dry_run {
         let mut requests = requests.iter();
@@ -110,8 +107,10 @@ fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
 fn publish_lines(global: &Global, args: &PublishArgs, caller: &crate::managers::Caller) -> Result<()> {
     let mut given = args.request.options.iter().chain(args.options.iter());
     if let Some((option, _)) = given.find(|(name, _)| *name != "wait") {
-        let why = format!("--{option} needs the ports; without them, the options are those of the lines in kport.conf");
-        return Err(Error::new(Kind::Argument, why));
+        return Err(error!(
+            Argument,
+            "--{option} needs the ports; without them, the options are those of the lines in kport.conf"
+        ));
     }
     let conf = crate::conf::Conf::read(global.config.as_deref())?;
     let mut requests: Vec<Request> = conf.of(&caller.jail).map(|line| line.request(&caller.jail)).collect();

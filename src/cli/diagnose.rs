@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::doctor::{self, Level, ManagerFiles, self_test};
-use crate::error::{Error, Kind, Problem, Result, quoted};
+use crate::error::{Error, Kind, Problem, Result, error, quoted};
 use crate::net::Family;
 use crate::trace::{IpProtocol, Packet, Party, Release, Trace, TraceStep, Verdict, World};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ pub fn trace(global: &Global, question: &Question) -> Result<()> {
 /// Checks that ports are given if the protocol has them.
 fn destination(question: &Question) -> Result<SocketAddr> {
     let icmp = question.protocol.with_ports().is_none();
-    let wrong = |why: &str| Err(Error::new(Kind::Argument, format!("{}: {why}", question.protocol)));
+    let wrong = |why: &str| Err(error!(Argument, "{}: {why}", question.protocol));
     let (to, has_port) = question.destination;
     match (icmp, has_port) {
         (true, true) => wrong("it has no ports; give only the address"),
@@ -76,7 +76,7 @@ fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Pa
         }
         Some(name) => match crate::pfconf::icmp_type(name, to.is_ipv6()) {
             Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
-            None => Err(Error::new(Kind::Argument, format!("{} is not an ICMP type of pf.conf(5)", quoted(name)))),
+            None => Err(error!(Argument, "{} is not an ICMP type of pf.conf(5)", quoted(name))),
         },
     }
 }
@@ -86,8 +86,7 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     let family = Family::of(to.ip());
     if let Ok((mut given, has_port)) = endpoint(text) {
         if Family::of(given.ip()) != family {
-            let why = format!("{} and {} are of different families", given.ip(), to.ip());
-            return Err(Error::new(Kind::Argument, why));
+            return Err(error!(Argument, "{} and {} are of different families", given.ip(), to.ip()));
         }
         given.set_port(if has_port { given.port() } else { SOURCE_PORT });
         return Ok(given);
@@ -95,8 +94,7 @@ fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     let addresses = world.jails.iter().filter(|jail| jail.name == text).flat_map(|jail| &jail.addresses);
     let address = addresses.map(|network| network.addr()).find(|address| Family::of(*address) == family);
     address.map(|address| SocketAddr::new(address, SOURCE_PORT)).ok_or_else(|| {
-        let why = format!("{} is not an address, nor a jail of this host with an {family} address", quoted(text));
-        Error::new(Kind::Argument, why)
+        error!(Argument, "{} is not an address, nor a jail of this host with an {family} address", quoted(text))
     })
 }
 
@@ -190,7 +188,7 @@ pub fn doctor(global: &Global, args: &DoctorArgs) -> Result<()> {
     match problems {
         0 => Ok(()),
         1 => Err(Error::new(Kind::Unavailable, "one problem was found")),
-        n => Err(Error::new(Kind::Unavailable, format!("{n} problems were found"))),
+        n => Err(error!(Unavailable, "{n} problems were found")),
     }
 }
 
@@ -202,6 +200,6 @@ fn self_test(global: &Global) -> Result<()> {
     print(&output::steps(&steps))?;
     match steps.iter().filter(|step| step.result.is_err()).count() {
         0 => Ok(()),
-        n => Err(Error::new(Kind::Unavailable, format!("self-test: {n} of {} steps failed", steps.len()))),
+        n => Err(error!(Unavailable, "self-test: {n} of {} steps failed", steps.len())),
     }
 }

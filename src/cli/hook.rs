@@ -34,10 +34,7 @@ pub fn variable(name: &str) -> Option<String> {
 /// Finds the jail that this process is called for, with the words and the jid of its command line, and returns the specs as well.
 /// Standard input is read only if `state` is `-`: a manager's script may need it after the hook.
 pub fn caller<'a>(
-    (jail, specs): (Option<&'a JailName>, &'a [String]),
-    jid: Option<i32>,
-    state: Option<&Path>,
-    host: &dyn Host,
+    (jail, specs): (Option<&'a JailName>, &'a [String]), jid: Option<i32>, state: Option<&Path>, host: &dyn Host,
 ) -> Result<(Caller, Vec<&'a str>)> {
     let state = match state {
         None => None,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Read;
 
-use crate::error::{Error, Kind, Result, printable};
+use crate::error::{Error, Kind, Result, error, printable};
 use crate::managers::{Command, Imported, by_jail};
 use crate::name::JailName;
 use crate::options::Given;
@@ -33,7 +33,7 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     match import.unpublished() {
         0 => Ok(()),
         1 => Err(Error::new(Kind::Unsupported, "one entry was not imported, see its comment")),
-        n => Err(Error::new(Kind::Unsupported, format!("{n} entries were not imported, see their comments"))),
+        n => Err(error!(Unsupported, "{n} entries were not imported, see their comments")),
     }
 }
 
@@ -46,7 +46,7 @@ fn text(file: &std::path::Path) -> Result<String> {
     let mut bytes = vec![];
     open(file)
         .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|e| Error::new(Kind::Argument, format!("read {}: {e}", file.display())))?;
+        .map_err(|e| error!(Argument, "read {}: {e}", file.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

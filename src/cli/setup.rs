@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::child;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::host::Host;
 use crate::net::Family;
 use crate::pf::pfctl::is_without_device;
@@ -383,7 +383,7 @@ impl<'a> Setup<'a> {
                         true => "; start pf, which loads it: service pf onestart",
                         false => "",
                     };
-                    let error = Error::new(Kind::Unavailable, format!("pfctl -f {path}: {why}{start}"));
+                    let error = error!(Unavailable, "pfctl -f {path}: {why}{start}");
                     let level = readiness::securelevel(self.host, true)?;
                     return Err(level.into_iter().fold(error, Error::and));
                 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind, Result, printable};
+use crate::error::{Result, error, printable};
 use crate::name::JailName;
 use crate::pf::Counters;
 use crate::publication::{Redirect, distinct};
@@ -82,7 +82,7 @@ pub fn watch(global: &Global, jail: Option<&JailName>, interval: Duration) -> Re
     let sample = || with_publisher(global, |_, publisher| Ok((publisher.list_with_counters(jail)?, Instant::now())));
     let mut before = sample()?;
     if let Some(jail) = jail.filter(|_| before.0.is_empty()) {
-        return Err(Error::new(Kind::Argument, format!("{} has published nothing", jail.mention())));
+        return Err(error!(Argument, "{} has published nothing", jail.mention()));
     }
     loop {
         std::thread::sleep(interval);

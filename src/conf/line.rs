@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use regex_lite::Regex;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::name::JailName;
 use crate::options::{Given, Source, Takes};
 use crate::publisher::Request;
@@ -128,7 +128,7 @@ fn words(line: &str) -> Result<Vec<Word<'_>>> {
 
 /// An error at an offset of the line.
 fn refused(at: usize, why: impl AsRef<str>) -> Error {
-    Error::new(Kind::Argument, format!("at byte {at}: {}", why.as_ref())).at(at)
+    error!(Argument, "at byte {at}: {}", why.as_ref()).at(at)
 }
 
 /// The name of the jail, or a pattern, which stands for the name as well.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Program;
-use crate::error::{self, Error, Kind};
+use crate::error::{self, Error, Kind, error};
 use crate::host::Host;
 use crate::managers::Environment;
 use crate::name::{Anchor, JailName};
@@ -43,9 +43,7 @@ pub use input::{MAX_INPUT, Operation};
 ///
 /// `input` reads standard input to its end, or to one byte more than [`MAX_INPUT`].
 pub fn answer(
-    environment: &Environment<'_>,
-    input: &dyn Fn(Operation) -> error::Result<Vec<u8>>,
-    program: &dyn Program,
+    environment: &Environment<'_>, input: &dyn Fn(Operation) -> error::Result<Vec<u8>>, program: &dyn Program,
 ) -> Result<Option<Value>, Value> {
     // the answer has the version of the request, if that could be read
     let mut version = NEWEST;
@@ -60,9 +58,7 @@ pub fn answer(
 }
 
 fn act(
-    environment: &Environment<'_>,
-    input: &dyn Fn(Operation) -> error::Result<Vec<u8>>,
-    program: &dyn Program,
+    environment: &Environment<'_>, input: &dyn Fn(Operation) -> error::Result<Vec<u8>>, program: &dyn Program,
     version: &mut &'static str,
 ) -> Result<Option<Value>, Failure> {
     let operation = Operation::asked(environment)?;
@@ -154,16 +150,15 @@ impl Files {
 
     fn read(&self, anchor: &Anchor, bytes: &[u8]) -> error::Result<Attachments> {
         let path = self.documents.path(anchor);
-        let damaged =
-            |why: String| Error::new(Kind::System, format!("{} is not a file of kport: {why}", path.display()));
+        let damaged = |why: String| error!(System, "{} is not a file of kport: {why}", path.display());
         let Form { version } = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if version != Attachments::VERSION {
-            let why = format!(
+            return Err(error!(
+                Unsupported,
                 "{} is of version {version}, and this kport supports only version {}: use the kport that wrote it",
                 path.display(),
                 Attachments::VERSION
-            );
-            return Err(Error::new(Kind::Unsupported, why));
+            ));
         }
         let read: Attachments = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         if read.jail.anchor() != *anchor {
@@ -183,8 +178,7 @@ impl Files {
         if attachments.list.is_empty() {
             return self.remove(&anchor);
         }
-        let bytes =
-            serde_json::to_vec(attachments).map_err(|e| Error::new(Kind::Internal, format!("attachments: {e}")))?;
+        let bytes = serde_json::to_vec(attachments).map_err(|e| error!(Internal, "attachments: {e}"))?;
         self.documents.put(&anchor, &bytes)
     }
 }

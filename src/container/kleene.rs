@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, error, quoted};
 use crate::net::{Interface, PortRange, Protocol};
 use crate::spec::{self, Spec};
 
@@ -61,12 +61,9 @@ struct Record {
 /// published. Each has the number of the record, from 1.
 pub fn parse(json: &str) -> Result<Ports> {
     if json.len() > MAX_TEXT {
-        return Err(Error::new(
-            Kind::Argument,
-            format!("Kleene's records have {} bytes; at most {MAX_TEXT} are read", json.len()),
-        ));
+        return Err(error!(Argument, "Kleene's records have {} bytes; at most {MAX_TEXT} are read", json.len()));
     }
-    let bad = |why: &dyn fmt::Display| Error::new(Kind::Argument, format!("Kleene's records: {why}"));
+    let bad = |why: &dyn fmt::Display| error!(Argument, "Kleene's records: {why}");
     let records = match serde_json::from_str(json).map_err(|e| bad(&e))? {
         Value::Array(many) => many,
         one => vec![one],
@@ -77,8 +74,8 @@ pub fn parse(json: &str) -> Result<Ports> {
     let mut specs = vec![];
     let mut addresses: [Option<IpAddr>; 2] = [None; 2];
     for (number, value) in (1..).zip(records) {
-        let record: Record = serde_json::from_value(value)
-            .map_err(|e| Error::new(Kind::Argument, format!("record {number} of Kleene's: {e}")))?;
+        let record: Record =
+            serde_json::from_value(value).map_err(|e| error!(Argument, "record {number} of Kleene's: {e}"))?;
         let ports =
             format!("host_port {}, container_port {}", quoted(&record.host_port), quoted(&record.container_port));
         let named = |error: Error| error.context(format_args!("record {number} of Kleene's ({ports})"));
@@ -136,7 +133,7 @@ fn texts(record: &Record) -> Result<Vec<String>> {
 
 /// `N` or `A:B`.
 fn range(field: &str, text: &str) -> Result<PortRange> {
-    let refuse = |why: &str| Error::new(Kind::Spec, format!("{field}: {why}"));
+    let refuse = |why: &str| error!(Spec, "{field}: {why}");
     let port = |text: &str| {
         // without a sign or leading zeros
         let port = text.parse::<u16>().ok().filter(|port| *port > 0 && port.to_string() == text);
@@ -154,7 +151,5 @@ fn address(field: &str, text: Option<&str>) -> Result<Option<IpAddr>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let address: Option<IpAddr> = text.parse().ok();
     let right = address.filter(|address| address.is_ipv6() == (field == "ip_address6"));
-    right
-        .map(Some)
-        .ok_or_else(|| Error::new(Kind::Argument, format!("{field}: {} is not an address of its family", quoted(text))))
+    right.map(Some).ok_or_else(|| error!(Argument, "{field}: {} is not an address of its family", quoted(text)))
 }

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{Overrides, Program};
-use crate::error::{self, Error, Kind, Setting, quoted};
+use crate::error::{self, Error, Setting, error, quoted};
 use crate::managers::{Identity, jid};
 use crate::net::{Place, PortRange};
 use crate::publisher::{AUTO_RANGE, Outcome, Publisher, Request};
@@ -93,8 +93,11 @@ impl State {
     /// The ports that the container asks for; `None` if it has no annotation of kport.
     fn wanted(&self) -> error::Result<Option<Spec>> {
         if let Some(other) = self.ours().find(|name| *name != PUBLISH) {
-            let why = format!("annotation {}: a container can only ask for ports, with {PUBLISH}", quoted(other));
-            return Err(Error::new(Kind::Permission, why));
+            return Err(error!(
+                Permission,
+                "annotation {}: a container can only ask for ports, with {PUBLISH}",
+                quoted(other)
+            ));
         }
         match self.annotations.get(PUBLISH) {
             None | Some(Value::Null) => Ok(None),
@@ -102,7 +105,7 @@ impl State {
             Some(Value::String(specs)) => {
                 spec::parse(specs).map(Some).map_err(|error| error.context(format_args!("annotation {PUBLISH}")))
             }
-            Some(_) => Err(Error::new(Kind::Argument, format!("annotation {PUBLISH} is not a string"))),
+            Some(_) => Err(error!(Argument, "annotation {PUBLISH} is not a string")),
         }
     }
 }
@@ -176,7 +179,7 @@ pub struct Allowed {
 
 impl Allowed {
     fn check(&self, mapping: &Mapping) -> error::Result<()> {
-        let refuse = |why: String| Err(Error::new(Kind::Permission, format!("annotation {PUBLISH}: {mapping}: {why}")));
+        let refuse = |why: String| Err(error!(Permission, "annotation {PUBLISH}: {mapping}: {why}"));
         let ports = match mapping.host {
             HostPorts::Fixed(ports) => ports,
             HostPorts::Auto => AUTO_RANGE,
@@ -198,7 +201,7 @@ impl Allowed {
 }
 
 fn not_a_state(why: &str) -> Error {
-    Error::new(Kind::Argument, format!("standard input is not the state of an OCI runtime: {why}"))
+    error!(Argument, "standard input is not the state of an OCI runtime: {why}")
 }
 
 /// Publishes the ports in the annotations of a container, if there are any and all are allowed.

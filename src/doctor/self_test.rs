@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::child::{self, End};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::host::{ANSWER_TIME, Fixed, Host, HostInterface, Jail};
 use crate::name::{Anchor, JailName};
 use crate::net::{Interface, PerFamily, Protocol};
@@ -84,7 +84,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
 
 /// What exists already must not be changed, nor may the host have these networks; one that is not ready is an error with the reason.
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) -> Result<()> {
-    let refuse = |why: String| Err(Error::new(Kind::Unavailable, format!("self-test not run: {why}")));
+    let refuse = |why: String| Err(error!(Unavailable, "self-test not run: {why}"));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
     if let Some(problem) =
         readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, readiness::pf_conf(host)))

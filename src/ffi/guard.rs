@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::input::null;
 use super::{VERSION, kport_error, kport_status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Result, error};
 
 /// A variable of the caller for a new object: NULL, or always written and never read.
 pub type Out<'a, T> = Option<&'a mut MaybeUninit<Option<Box<T>>>>;
@@ -41,7 +41,7 @@ pub fn guard(err: Out<'_, kport_error>, act: impl FnOnce() -> Result<()>) -> kpo
     let done = panic::catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
         let what = PANIC.take();
         let what = if what.is_empty() { "panic" } else { &what };
-        Err(Error::new(Kind::Internal, format!("{what}: a defect in kport {VERSION}, please report it")))
+        Err(error!(Internal, "{what}: a defect in kport {VERSION}, please report it"))
     });
     GUARDED.set(before);
     let (status, error) = match done {

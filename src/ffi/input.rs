@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
 use super::{FLAGS, KPORT_COUNTERS, VERSION, kport_options, kport_outcome, kport_spec};
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, error, quoted};
 use crate::host;
 use crate::name::JailName;
 use crate::options::Given;
@@ -57,8 +57,7 @@ impl CallerOptions {
             // SAFETY: the caller promises a field `size`, at the start; alignment is not required.
             let size = unsafe { options.cast::<usize>().read_unaligned() };
             if !(OPTIONS_FIRST_SIZE..=STRUCT_MAX_SIZE).contains(&size) {
-                let why = format!("kport_options.size is {size}; start from KPORT_OPTIONS_INIT");
-                return Err(Error::new(Kind::Argument, why));
+                return Err(error!(Argument, "kport_options.size is {size}; start from KPORT_OPTIONS_INIT"));
             }
             // SAFETY: the caller promises `size` readable bytes; the fields are integers and raw pointers.
             let is_known = unsafe { extend(options, size, &mut raw) };
@@ -109,7 +108,7 @@ impl CallerOptions {
             jid: match raw.jid {
                 0 => None,
                 jid if jid > 0 => Some(jid),
-                jid => return Err(Error::new(Kind::Argument, format!("options->jid is {jid}; a jid is at least 1"))),
+                jid => return Err(error!(Argument, "options->jid is {jid}; a jid is at least 1")),
             },
             counters: raw.flags & KPORT_COUNTERS != 0,
             outcome: NonNull::new(raw.outcome).filter(|_| call == Call::Changes),
@@ -137,9 +136,7 @@ impl CallerOptions {
 
     /// Runs a change of one jail, or of all, and writes its outcome.
     pub(super) fn change(
-        &self,
-        jail: Option<&JailName>,
-        act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
+        &self, jail: Option<&JailName>, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
     ) -> Result<()> {
         let session = self.session()?;
         let mut done = act(&session.publisher(&Unobserved)?)?;
@@ -195,7 +192,7 @@ pub unsafe fn fields(raw: &kport_options) -> Result<Vec<Field>> {
 }
 
 pub(super) fn null(name: &str) -> Error {
-    Error::new(Kind::Argument, format!("{name} is NULL"))
+    error!(Argument, "{name} is NULL")
 }
 
 /// A string from C; NULL is an error.
@@ -209,11 +206,11 @@ pub(super) unsafe fn required<'a>(text: *const c_char, name: &str, most: usize) 
     // SAFETY: not NULL, so NUL-terminated by the caller's promise.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes();
     if bytes.len() > most {
-        return Err(Error::new(Kind::Argument, format!("{name} has {} bytes; the maximum is {most}", bytes.len())));
+        return Err(error!(Argument, "{name} has {} bytes; the maximum is {most}", bytes.len()));
     }
     std::str::from_utf8(bytes).map_err(|e| {
         let shown = String::from_utf8_lossy(bytes);
-        Error::new(Kind::Argument, format!("{name} is not UTF-8 at byte {}: {}", e.valid_up_to(), quoted(&shown)))
+        error!(Argument, "{name} is not UTF-8 at byte {}: {}", e.valid_up_to(), quoted(&shown))
     })
 }
 

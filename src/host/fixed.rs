@@ -12,7 +12,7 @@ use once_cell::unsync::OnceCell;
 use serde::{Deserialize, Serialize};
 
 use super::{Behind, Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, SkippedJail};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, error};
 use crate::net::{Family, Interface, PerFamily};
 
 /// The facts of a host, as plain data: for tests and the simulator. In JSON every field is optional:
@@ -70,7 +70,7 @@ impl FromStr for Fixed {
     type Err = Error;
 
     fn from_str(json: &str) -> Result<Fixed> {
-        serde_json::from_str(json).map_err(|e| Error::new(Kind::Argument, format!("host facts: {e}")))
+        serde_json::from_str(json).map_err(|e| error!(Argument, "host facts: {e}"))
     }
 }
 

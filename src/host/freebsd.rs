@@ -24,7 +24,7 @@ use std::ffi::CStr;
 
 use zerocopy::FromBytes;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, error};
 
 #[cfg(target_os = "freebsd")]
 pub use events::Queue;
@@ -47,7 +47,7 @@ fn at<T: FromBytes>(result: &[u8], offset: usize) -> Option<T> {
 /// The error for a result with another layout.
 fn malformed(what: &str) -> Error {
     let not = "does not have the layout of FreeBSD 14 and 15";
-    Error::new(Kind::Unsupported, format!("the kernel's {what} {not}; a kport for this release is needed"))
+    error!(Unsupported, "the kernel's {what} {not}; a kport for this release is needed")
 }
 
 /// `kern.boot_id`: random, generated once for each boot (sysctl_bootid() of kern/kern_mib.c).
@@ -70,9 +70,6 @@ pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
         [a] => Ok(i64::from(a)),
         [a, b] => Ok(i64::from(u16::from_ne_bytes([a, b]))),
         [a, b, c, d] => Ok(i64::from(i32::from_ne_bytes([a, b, c, d]))),
-        _ => answer
-            .try_into()
-            .map(i64::from_ne_bytes)
-            .map_err(|_| Error::new(Kind::Argument, format!("sysctl {name} is not an integer"))),
+        _ => answer.try_into().map(i64::from_ne_bytes).map_err(|_| error!(Argument, "sysctl {name} is not an integer")),
     }
 }

@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
 use super::{Behind, Event, Events, Host, HostInterface, Jail, Jails, Listener, Process};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::files::{Taken, above_stdio};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
@@ -96,7 +96,7 @@ impl Host for System {
         let bound = unconnected_udp()?.into_iter().filter(|socket| socket.local_address.port() == port);
         let sockets: BTreeSet<u64> = bound.map(|socket| socket.inode).collect();
         let processes = procfs::process::all_processes();
-        let processes = processes.map_err(|e| Error::new(Kind::System, format!("read /proc: {e}")))?;
+        let processes = processes.map_err(|e| error!(System, "read /proc: {e}"))?;
         // a process that has ended, or of another user, has no sockets that could be read
         let has = |process: &procfs::process::Process| {
             let mut files = process.fd().into_iter().flatten().flatten();
@@ -131,7 +131,7 @@ pub fn ephemeral(range: &str) -> RangeInclusive<u16> {
 fn proc<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
     text(file)?
         .and_then(|text| read(&text))
-        .ok_or_else(|| Error::new(Kind::Unavailable, format!("{file} has unexpected contents; is /proc mounted?")))
+        .ok_or_else(|| error!(Unavailable, "{file} has unexpected contents; is /proc mounted?"))
 }
 
 /// The text of a file; `None` if there is no such file, as with a kernel without IPv6.
@@ -149,7 +149,7 @@ fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
     match read {
         Ok(entries) => Ok(entries),
         Err(ProcError::NotFound(_)) => Ok(Vec::new()),
-        Err(error) => Err(Error::new(Kind::System, format!("read {file}: {error}"))),
+        Err(error) => Err(error!(System, "read {file}: {error}")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Finds the jail that a hook is called for, in its environment and its command line.
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Result, error, quoted};
 use crate::host::Host;
 use crate::name::JailName;
 
@@ -26,10 +26,7 @@ impl Environment<'_> {
 
 /// Parses a jid, which is at least 1; `from` names its source for messages.
 pub(crate) fn jid(from: &str, text: &str) -> Result<i32> {
-    text.parse()
-        .ok()
-        .filter(|jid| *jid > 0)
-        .ok_or_else(|| Error::new(Kind::Argument, format!("{from}={} is not a jid", quoted(text))))
+    text.parse().ok().filter(|jid| *jid > 0).ok_or_else(|| error!(Argument, "{from}={} is not a jid", quoted(text)))
 }
 
 /// The jail as one source identifies it: a manager's variables, the state of a container, the command line.
@@ -75,10 +72,7 @@ impl Caller {
     /// [`Kind::Argument`] if nothing identifies the jail, or two sources name different jails: the ports of one must not be
     /// published for the other. [`Kind::Unavailable`] if there is no jail with the given jid.
     pub fn find(
-        environment: &Environment<'_>,
-        state: Option<Identity>,
-        given: (Option<&str>, Option<i32>),
-        host: &dyn Host,
+        environment: &Environment<'_>, state: Option<Identity>, given: (Option<&str>, Option<i32>), host: &dyn Host,
     ) -> Result<Caller> {
         let mut sources: Vec<Identity> = state.into_iter().collect();
         if sources.is_empty() {
@@ -97,16 +91,16 @@ impl Caller {
             (Some(name), _) => name,
             (None, Some(jid)) => match host.jail(&jid.to_string())? {
                 Some(jail) => jail.name,
-                None => return Err(Error::new(Kind::Unavailable, format!("there is no jail {jid}; name the jail"))),
+                None => return Err(error!(Unavailable, "there is no jail {jid}; name the jail")),
             },
             (None, None) => {
                 let variables: Vec<&str> = super::ALL.iter().filter_map(|manager| manager.variable).collect();
-                let why = format!(
+                return Err(error!(
+                    Argument,
                     "--hook finds no jail: none of {} is in the environment; name the jail, or read the state of a \
                      container with --state",
                     variables.join(", ")
-                );
-                return Err(Error::new(Kind::Argument, why));
+                ));
             }
         };
         let calls_after_failure = sources.iter().find_map(|source| source.calls_after_failure);
@@ -126,8 +120,7 @@ impl Caller {
             return Ok(());
         }
         let jail = self.jail.mention();
-        let text = format!("{jail} did not start, but {manager} runs its hooks anyway: nothing is published");
-        Err(Error::new(Kind::Unavailable, text))
+        Err(error!(Unavailable, "{jail} did not start, but {manager} runs its hooks anyway: nothing is published"))
     }
 }
 
@@ -136,6 +129,5 @@ fn agree(sources: &[Identity], says: impl Fn(&Identity) -> Option<String>) -> Re
     let all: Vec<_> = sources.iter().filter_map(|source| Some((source.by, says(source)?))).collect();
     let Some(other) = all.iter().find(|one| one.1 != all[0].1) else { return Ok(()) };
     let ((by, what), (by_other, another)) = (&all[0], other);
-    let why = format!("{by} says {what}, and {by_other} says {another}; which jail is it?");
-    Err(Error::new(Kind::Argument, why))
+    Err(error!(Argument, "{by} says {what}, and {by_other} says {another}; which jail is it?"))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use crate::error::{Error, Kind, Result, printable, quoted};
+use crate::error::{Error, Result, error, printable, quoted};
 use crate::name::JailName;
 use crate::net::Place;
 use crate::options::Given;
@@ -108,7 +108,7 @@ pub(super) fn jail_of(path: &Path) -> String {
 
 /// The error for an invalid file of a manager.
 pub(super) fn wrong(from: impl fmt::Display, why: impl fmt::Display) -> Error {
-    Error::new(Kind::Argument, format!("{from}: {why}"))
+    error!(Argument, "{from}: {why}")
 }
 
 /// The ports of one jail that have the same options: one `kport publish`. All fields were checked.
@@ -139,7 +139,7 @@ impl Imported {
     /// [`Kind::Unsupported`] if kport cannot publish all ports.
     pub fn requests(&self, jail: &JailName) -> Result<Vec<Request>> {
         if let Some(why) = self.unsupported.first() {
-            return Err(Error::new(Kind::Unsupported, format!("nothing was published: {why}")));
+            return Err(error!(Unsupported, "nothing was published: {why}"));
         }
         let request = |command: &Command| {
             let mut request = Request::new(jail.clone(), spec::parse(&command.specs.join(" "))?);
@@ -179,8 +179,7 @@ pub fn by_jail(ports: Vec<Port>, jail: Option<&JailName>) -> Result<Import> {
         let name = match (jail, &*port.jail, &port.unsupported) {
             (Some(jail), ..) => Ok(jail.clone()),
             (None, "", None) => {
-                let why = format!("{from}: the path does not name the jail; give it with -j");
-                return Err(Error::new(Kind::Argument, why));
+                return Err(error!(Argument, "{from}: the path does not name the jail; give it with -j"));
             }
             (None, "", Some(why)) => Err(why.clone()),
             (None, named, _) => named.parse().map_err(|error: Error| error.to_string()),
@@ -222,7 +221,7 @@ fn check(port: &Port) -> Result<()> {
     options(port).iter().try_for_each(|(name, given)| Request::check(name, given))?;
     specs(port).iter().try_for_each(|spec| match spec.contains(char::is_whitespace) {
         // it would be several
-        true => Err(Error::new(Kind::Spec, format!("{} is not one port or range", quoted(spec)))),
+        true => Err(error!(Spec, "{} is not one port or range", quoted(spec))),
         false => spec::parse(spec).map(|_| ()).map_err(|error| error.context(quoted(spec))),
     })
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::calls;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::files::{names_in, read_file, replace_file};
 use crate::name::{Anchor, Table};
 use crate::pf::{Counters, Firewall, Loaded, Rulesets, States};
@@ -54,9 +54,8 @@ impl Sim {
         let path = self.path(anchor);
         let bytes = read_file(&path, MOST).map_err(|e| Error::io(format_args!("read {}", path.display()), &e))?;
         let Some(bytes) = bytes else { return Ok(vec![]) };
-        serde_json::from_slice(&bytes).map_err(|e| {
-            Error::new(Kind::System, format!("{} does not hold rules ({e}); remove the file", path.display()))
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|e| error!(System, "{} does not hold rules ({e}); remove the file", path.display()))
     }
 }
 
@@ -74,7 +73,7 @@ impl Firewall for Sim {
             return self.clear(anchor).map(drop);
         }
         let path = self.path(anchor);
-        let bytes = serde_json::to_vec(rules).map_err(|e| Error::new(Kind::Internal, format!("rules: {e}")))?;
+        let bytes = serde_json::to_vec(rules).map_err(|e| error!(Internal, "rules: {e}"))?;
         replace_file(&path, &bytes)
     }
 

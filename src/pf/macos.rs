@@ -16,7 +16,7 @@ use pfctl::{
 };
 
 use super::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::name::{Anchor, PARENT, Table};
 use crate::net::{self, Family, Interface, PortRange, Protocol};
 use crate::rule::{Address, Counters, Match, Member, Routing, Rule, StateOptions};
@@ -115,7 +115,7 @@ fn redirect(matches: &Match, on: Option<&Interface>, (from, to): (Ip, Ip), targe
 /// The pass rule for one member of its lists.
 fn filter(rule: &Rule, on: Option<&Interface>, (from, to): (Ip, Ip)) -> Result<FilterRule> {
     let Rule::Pass { direction, log, quick, routing, matches, tagged: _, state, labels: [_, label] } = rule else {
-        return Err(Error::new(Kind::Internal, format!("no pass rule: {rule}")));
+        return Err(error!(Internal, "no pass rule: {rule}"));
     };
     if *state != StateOptions::default() {
         return Err(unsupported("a limit of connections"));
@@ -176,7 +176,7 @@ fn protocol(matches: &Match) -> Result<Proto> {
 }
 
 fn unsupported(what: &str) -> Error {
-    Error::new(Kind::Unsupported, format!("the macOS backend does not support {what}; pfctl(8) does"))
+    error!(Unsupported, "the macOS backend does not support {what}; pfctl(8) does")
 }
 
 fn failed(error: pfctl::Error) -> Error {

@@ -43,7 +43,7 @@ use self::read::Run;
 use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::calls::{self as calling, Block, Change, Entry};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Protocol;
 use crate::pfconf::Conf;
@@ -576,8 +576,7 @@ impl<K: Kernel> Firewall for Native<K> {
         let mut waiting = VecDeque::from([String::new()]);
         while let Some(path) = waiting.pop_front() {
             if !found.is_empty() && self.deadline.get().passed() {
-                let why = format!("the time is up after the rules of {} anchors", found.len() - 1);
-                return Err(Error::new(Kind::Busy, why));
+                return Err(error!(Busy, "the time is up after the rules of {} anchors", found.len() - 1));
             }
             let (conf, called) = self.retry_while_busy(|| {
                 let rules = match main.rulesets.get(&path) {

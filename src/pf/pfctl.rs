@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::calls::{self, Change, Entry};
 use crate::child::{self, End, Lines};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result, error, quoted};
 use crate::files;
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Interface;
@@ -114,7 +114,7 @@ impl Pfctl {
 
     fn run(&self, arguments: &[&str], input: &str, lines: Option<&mut Lines<'_>>, deadline: Deadline) -> Result<Ran> {
         if !self.program.is_absolute() {
-            return Err(Error::new(Kind::Argument, format!("{} is not an absolute path", self.program.display())));
+            return Err(error!(Argument, "{} is not an absolute path", self.program.display()));
         }
         let start = Instant::now();
         let lock = self.lock.borrow();
@@ -129,7 +129,7 @@ impl Pfctl {
             match error.kind() {
                 // a path that the user gave; without pf(4) the usual one is missing
                 io::ErrorKind::NotFound if self.program != Path::new(PROGRAM) => {
-                    Error::new(Kind::Argument, format!("{run}: not found; give the path of pfctl(8)"))
+                    error!(Argument, "{run}: not found; give the path of pfctl(8)")
                 }
                 io::ErrorKind::NotFound => {
                     let why = format!("{run}: not found: this host has no pf(4), or it is not installed");
@@ -161,7 +161,7 @@ impl Pfctl {
                          (a jail manager, pfctl(8), a loop of `service pf reload`); try again, or with more time"
                     ),
                 };
-                return Err(Error::new(Kind::Busy, format!("{doing}: {why}")));
+                return Err(error!(Busy, "{doing}: {why}"));
             }
             let ran = run()?;
             // part of the output: an anchor was removed while -sA listed all of them, which tells nothing about the
@@ -438,9 +438,7 @@ impl Firewall for Pfctl {
             Ok(true) => Ok(()),
             Ok(false) => Err(error.and("the anchor holds what it held before")),
             // not Busy, which means that nothing was changed
-            Err(second) => {
-                Err(Error::new(Kind::System, format!("{error}; what the anchor holds now is unknown ({second})")))
-            }
+            Err(second) => Err(error!(System, "{error}; what the anchor holds now is unknown ({second})")),
         }
     }
 
@@ -506,9 +504,7 @@ impl Firewall for Pfctl {
     fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
         let counted = |line: &str| {
             labelled(line).ok_or_else(|| {
-                let why =
-                    format!("pfctl -sl in anchor {anchor}: {} is not a line of labels and counters", quoted(line));
-                Error::new(Kind::System, why)
+                error!(System, "pfctl -sl in anchor {anchor}: {} is not a line of labels and counters", quoted(line))
             })
         };
         self.show(anchor.path(), &["-sl"])?.lines().map(counted).collect()

@@ -13,11 +13,7 @@ use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
 
 impl Conf {
     fn ruleset<'a>(
-        &'a self,
-        f: &mut Formatter<'_>,
-        path: &str,
-        depth: usize,
-        printed: &mut HashSet<&'a str>,
+        &'a self, f: &mut Formatter<'_>, path: &str, depth: usize, printed: &mut HashSet<&'a str>,
     ) -> fmt::Result {
         for rule in self.rulesets.get(path).into_iter().flatten() {
             write!(f, "{:1$}", "", 2 * depth)?;

@@ -206,9 +206,7 @@ impl Judge {
     /// every source that reaches it; and the rule that refuses larger classes. Packets from its address come in on the interface
     /// of the entrance, as the routes are.
     fn find_ordinary<'j>(
-        &self,
-        entrance: &Entrance,
-        sources: &[(Source, Trail<'j>)],
+        &self, entrance: &Entrance, sources: &[(Source, Trail<'j>)],
     ) -> (Option<usize>, Option<Met<'j>>) {
         let mut most = None;
         for (at, (source, hooks)) in sources.iter().enumerate() {
@@ -292,9 +290,7 @@ fn refuses_all(sources: &[(Source, Trail<'_>)], hook: usize, rule: &Met<'_>) -> 
 /// A judge of rulesets on a host, by path, the main one's empty, and the entrances of the host. kport's own anchors are
 /// left out. `main` is the name of the file of the main ruleset, if it was read from one.
 pub fn judge<'a>(
-    host: &dyn Host,
-    rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>,
-    main: &str,
+    host: &dyn Host, rulesets: impl IntoIterator<Item = (&'a str, &'a Conf)>, main: &str,
 ) -> Result<(Judge, Vec<Entrance>)> {
     let mut world = World::new(Release::of_host(host)?, host.interfaces()?);
     world.set_gateways(host)?;

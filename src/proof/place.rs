@@ -101,10 +101,7 @@ impl Decided<'_> {
 ///
 /// The best is right with and without quick, after the last filter rule that blocks and the last anchor of others.
 pub fn places(
-    judge: &Judge,
-    conf: &Conf,
-    entrances: &[Entrance],
-    positions: &Positions,
+    judge: &Judge, conf: &Conf, entrances: &[Entrance], positions: &Positions,
 ) -> Result<Placed<Vec<CallPlace>>> {
     let translations = match translation(judge, conf, entrances, positions)? {
         Ok(found) => found,
@@ -209,10 +206,7 @@ fn ordered(conf: &Conf, fits: &[bool], positions: &Positions, (nat, rdr): (usize
 
 /// The positions of nat-anchor and rdr-anchor: the last possible ones.
 fn translation(
-    judge: &Judge,
-    conf: &Conf,
-    entrances: &[Entrance],
-    positions: &Positions,
+    judge: &Judge, conf: &Conf, entrances: &[Entrance], positions: &Positions,
 ) -> Result<Placed<(usize, usize)>> {
     let order = [RuleKind::Rdr, RuleKind::Nat].map(|kind| order_of(conf, kind));
     let v15 = judge.world.pf.release == Release::V15;

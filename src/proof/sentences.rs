@@ -174,11 +174,7 @@ pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTree
 impl Proof {
     /// Loads the rules of an entrance, and adds the sources that are refused there.
     fn refusals<'j>(
-        &mut self,
-        judge: &'j Judge,
-        world: &mut World,
-        entrance: &Entrance,
-        quick: bool,
+        &mut self, judge: &'j Judge, world: &mut World, entrance: &Entrance, quick: bool,
     ) -> Result<BySource<'j>> {
         let jail: JailName = JAIL.parse()?;
         world.load(jail.anchor().path(), &rules::rules(&publication(entrance, quick)?));
@@ -233,10 +229,7 @@ fn tagged(mut packet: Packet) -> Result<Packet> {
 
 /// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.
 fn lost(
-    world: &mut World,
-    judge: &Judge,
-    entrance: &Entrance,
-    source: IpAddr,
+    world: &mut World, judge: &Judge, entrance: &Entrance, source: IpAddr,
 ) -> Result<Option<(Option<Cited>, String)>> {
     let jail = Attachment {
         name: JAIL.to_owned(),

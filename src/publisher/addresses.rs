@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::survey::Survey;
 use super::{Observer, Request};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{Error, Kind, Result, Setting, error, quoted};
 use crate::host::{Host, HostInterface, Jail, Watch};
 use crate::name::JailName;
 use crate::net::{Family, Interface, PerFamily, Place};
@@ -77,7 +77,7 @@ pub(super) fn addresses(survey: &Survey<'_>, request: &Request, jail: Option<&Ja
 pub(super) fn are_complete(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Result<bool> {
     let found = of_families(request, candidates(survey, request, jail)?.all)?;
     if found.is_empty() {
-        return Err(Error::new(Kind::Unavailable, format!("{} has no address", request.jail.mention())));
+        return Err(error!(Unavailable, "{} has no address", request.jail.mention()));
     }
     Targets::choose_of(&request.jail, &found, jail.map_or(&[][..], Jail::on_host_stack))?;
     Ok(missing(survey, request, &found)?.is_none())
@@ -90,8 +90,7 @@ pub(super) fn of_families(request: &Request, mut addresses: Vec<IpAddr>) -> Resu
     let Some(family) = families.iter().find(|family| !addresses.iter().any(|a| Family::of(*a) == **family)) else {
         return Ok(addresses);
     };
-    let error =
-        Error::new(Kind::Unavailable, format!("{} has no {} address", request.jail.mention(), family.protocol()));
+    let error = error!(Unavailable, "{} has no {} address", request.jail.mention(), family.protocol());
     Err(error.remedy("wait for one with", Setting::Wait).remedy("or give it with", Setting::Address))
 }
 
@@ -120,8 +119,8 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
         if let Some(own) = request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
             let why =
                 format!("jail {} has a network stack of its own: redirects would go to the host", quoted(&jail.name));
-            let what = format!("{own} is an address of the host, and {why}");
-            return Err(Error::new(Kind::Argument, what).remedy("give an address of the jail with", Setting::Address));
+            return Err(error!(Argument, "{own} is an address of the host, and {why}")
+                .remedy("give an address of the jail with", Setting::Address));
         }
         return Ok(Addresses::given(request.addresses.clone()));
     }
@@ -164,7 +163,7 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
 /// What a request of a target that is not a jail must have, whatever the host has; all of one transaction are like the first.
 pub(super) fn check_no_jail(request: &Request, first: bool) -> Result<()> {
     let name = quoted(request.jail.as_str());
-    let refuse = |why: &str| Error::new(Kind::Argument, format!("{name} is given as a target that is not a jail{why}"));
+    let refuse = |why: &str| error!(Argument, "{name} is given as a target that is not a jail{why}");
     match request {
         _ if request.no_jail != first => Err(refuse(" in one request, and as a jail in another")),
         Request { no_jail: false, .. } => Ok(()),
@@ -186,9 +185,10 @@ fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
         };
         if let Some(whose) = whose {
             let name = quoted(request.jail.as_str());
-            let what =
-                format!("{address} is an address of {whose}, and {name} is given as a target that is not a jail");
-            return Err(Error::new(Kind::Argument, what));
+            return Err(error!(
+                Argument,
+                "{address} is an address of {whose}, and {name} is given as a target that is not a jail"
+            ));
         }
     }
     Ok(Addresses::given(request.addresses.clone()))
@@ -244,13 +244,11 @@ fn leads_to_jails(survey: &Survey<'_>, interface: Interface) -> Result<bool> {
 
 /// The addresses that a jail has, as it reports them to `ask` or, without its own network stack, as the host does.
 pub(super) fn reported(
-    name: &JailName,
-    jail: Option<&Jail>,
-    ask: impl FnOnce(&Jail) -> Result<Vec<IpAddr>>,
+    name: &JailName, jail: Option<&Jail>, ask: impl FnOnce(&Jail) -> Result<Vec<IpAddr>>,
 ) -> Result<Vec<IpAddr>> {
     let Some(jail) = jail else {
-        let why = format!("{} is not running here, so its address is unknown", name.mention());
-        return Err(Error::new(Kind::Unavailable, why).remedy("give it with", Setting::Address));
+        return Err(error!(Unavailable, "{} is not running here, so its address is unknown", name.mention())
+            .remedy("give it with", Setting::Address));
     };
     if jail.vnet {
         return ask(jail);
@@ -302,12 +300,8 @@ pub(super) fn expected(survey: &Survey<'_>, request: &Request) -> Result<Vec<IpA
 /// The reason that there is none yet, after `request.wait` or at the deadline; at once if waiting cannot help.
 #[doc(hidden)]
 pub fn for_address(
-    host: &dyn Host,
-    request: &Request,
-    deadline: Deadline,
-    observer: &dyn Observer,
-    is_complete: &dyn Fn(Option<&Jail>) -> Result<bool>,
-    pace: &Pace<'_>,
+    host: &dyn Host, request: &Request, deadline: Deadline, observer: &dyn Observer,
+    is_complete: &dyn Fn(Option<&Jail>) -> Result<bool>, pace: &Pace<'_>,
 ) -> Result<()> {
     if !request.waits() {
         return Ok(());

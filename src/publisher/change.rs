@@ -52,10 +52,7 @@ impl Verification {
 
 /// From one record to the next one: remove what is in the way, record the change, load the anchor, verify, end states, settle.
 pub(super) fn change(
-    writer: &mut Writer<'_>,
-    old: Option<&Record>,
-    mut record: Record,
-    verification: Verification,
+    writer: &mut Writer<'_>, old: Option<&Record>, mut record: Record, verification: Verification,
 ) -> Result<()> {
     let survey = writer.survey;
     let firewall = survey.firewall;
@@ -158,11 +155,7 @@ pub(super) fn change(
 /// Fails if pf will not evaluate the rules: it must be enabled, its main ruleset must call kport's anchors, and packets must be
 /// forwarded.
 pub(super) fn verify(
-    survey: &Survey<'_>,
-    record: &Record,
-    wanted: &[Rule],
-    status: Status,
-    verification: Verification,
+    survey: &Survey<'_>, record: &Record, wanted: &[Rule], status: Status, verification: Verification,
 ) -> Result<()> {
     match inert(survey, record, wanted, status)?.map(|problem| problem.error(Kind::Unavailable)) {
         Some(error) if verification.allow_inert => {
@@ -224,12 +217,7 @@ fn dead(survey: &Survey<'_>, publications: &[Publication]) -> Result<Vec<Problem
 
 /// After a failed load or what follows it: restores pf and the record, or returns an error that says what is left.
 fn roll_back(
-    writer: &mut Writer<'_>,
-    anchor: &Anchor,
-    record: &Record,
-    old: Option<&Record>,
-    error: Error,
-    after_load: bool,
+    writer: &mut Writer<'_>, anchor: &Anchor, record: &Record, old: Option<&Record>, error: Error, after_load: bool,
 ) -> Error {
     let firewall = writer.survey.firewall;
     firewall.set_deadline(writer.survey.deadline.later(GRACE));

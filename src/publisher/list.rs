@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::Publisher;
 use super::survey::Survey;
 use crate::calls::{self, Entry};
-use crate::error::{Error, Kind, Result, Setting};
+use crate::error::{Result, Setting, error};
 use crate::name::{Anchor, JailName};
 use crate::pf::{Counters, Loaded};
 use crate::publication::Redirect;
@@ -104,8 +104,8 @@ fn list(survey: &Survey<'_>, jail: Option<&JailName>, counters: bool) -> Result<
     let mut summaries = if counters { None } else { store.summaries(boot, count) };
     for (done, (child, loaded)) in all.into_iter().enumerate() {
         if survey.deadline.passed() {
-            let what = format!("the time is up after {done} of {count} anchors; list again");
-            return Err(Error::new(Kind::Busy, what).remedy("give more time with", Setting::Timeout));
+            return Err(error!(Busy, "the time is up after {done} of {count} anchors; list again")
+                .remedy("give more time with", Setting::Timeout));
         }
         let Some(anchor) = Anchor::from_child(&child) else { continue };
         if let Some(summary) = summaries.as_mut().and_then(|summaries| summaries.get(&records, &anchor)) {
@@ -228,10 +228,7 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
 /// network stack a pass rule makes two states, one of them on the way out to the jail. Rules are recognized by their position,
 /// since pf keeps their order.
 fn count_traffic(
-    listed: &mut Listed,
-    rules: &[Rule],
-    translations: Vec<Counters>,
-    filters: impl FnOnce() -> Result<Vec<Counters>>,
+    listed: &mut Listed, rules: &[Rule], translations: Vec<Counters>, filters: impl FnOnce() -> Result<Vec<Counters>>,
 ) -> Result<()> {
     // which redirects without a translation rule
     let af_to = rules.iter().any(|rule| matches!(rule, Rule::AfTo { .. }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Result, error, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, PortRange};
 use crate::options::{Given, Names, Options, Setter, Takes, put};
@@ -183,7 +183,7 @@ const NAMED: Names<Request> = Names(&[
 ]);
 
 fn network(word: &str) -> Result<IpNet> {
-    let refuse = |why: String| Err(Error::new(Kind::Argument, format!("{} {why}", quoted(word))));
+    let refuse = |why: String| Err(error!(Argument, "{} {why}", quoted(word)));
     match word.parse::<IpNet>() {
         Ok(network) if network == network.trunc() => Ok(network),
         Ok(network) => {
@@ -195,7 +195,7 @@ fn network(word: &str) -> Result<IpNet> {
 
 fn seconds(text: &str) -> Result<Duration> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.ok_or_else(|| Error::new(Kind::Argument, format!("{} is not a number of seconds", quoted(text))))
+    seconds.ok_or_else(|| error!(Argument, "{} is not a number of seconds", quoted(text)))
 }
 
 /// Those of a record to which requests were added, or only these if nothing was published before. A mapping that is requested

@@ -10,7 +10,7 @@ use super::addresses::{Addresses, addresses, of_families, reported};
 use super::survey::{Own, Survey, gateway, is_of};
 use super::{Phase, Request};
 use crate::conflict;
-use crate::error::{Error, Kind, Problem, Result, Setting, quoted};
+use crate::error::{Error, Kind, Problem, Result, Setting, error, quoted};
 use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
@@ -41,10 +41,7 @@ pub(super) fn resolve(survey: &Survey<'_>, requests: &[Request], old: Option<&Re
 
 /// A request, after those that were resolved before it.
 fn resolve_one(
-    survey: &Survey<'_>,
-    request: &Request,
-    old: Option<&Record>,
-    before: Option<Resolved>,
+    survey: &Survey<'_>, request: &Request, old: Option<&Record>, before: Option<Resolved>,
 ) -> Result<Resolved> {
     let jail = &request.jail;
     // a jail that is being removed is not the one that is published: that one has not started yet
@@ -55,7 +52,7 @@ fn resolve_one(
     if let Some(found) = found.as_ref().filter(|j| j.name != jail.as_str()) {
         // later, when the jail is gone, it would be unknown which jail had published
         let (jid, name) = (quoted(jail.as_str()), quoted(&found.name));
-        return Err(Error::new(Kind::Argument, format!("{jid} is the jid of jail {name}; publish by its name")));
+        return Err(error!(Argument, "{jid} is the jid of jail {name}; publish by its name"));
     }
     if let (None, Some(jid)) = (&found, request.jid) {
         check_hidden(survey, jail, jid)?;
@@ -113,12 +110,7 @@ fn resolve_one(
 
 /// The redirects of a request, with a free port for each `auto`; `kept` is what the jail keeps for other mappings.
 fn redirects(
-    survey: &Survey<'_>,
-    request: &Request,
-    own: &Own,
-    old: Option<&Record>,
-    kept: &[Publication],
-    targets: &Targets,
+    survey: &Survey<'_>, request: &Request, own: &Own, old: Option<&Record>, kept: &[Publication], targets: &Targets,
 ) -> Result<Vec<Redirect>> {
     let redirects_of = |spec: &Spec| {
         let gateway = |family| request.gateway.map_or_else(|| survey.gateway(family), Ok);
@@ -158,8 +150,8 @@ fn redirects(
             }
         }
         let Some(redirects) = chosen else {
-            let why = format!("{mapping}: no port from {} is free", request.auto_range);
-            return Err(Error::new(Kind::Conflict, why).remedy("give others with", Setting::AutoRange));
+            return Err(error!(Conflict, "{mapping}: no port from {} is free", request.auto_range)
+                .remedy("give others with", Setting::AutoRange));
         };
         made.extend(redirects);
     }
@@ -168,12 +160,7 @@ fn redirects(
 
 /// Whether these ports are free: not chosen already, not kept by the jail for other mappings, and not in use by others.
 fn is_free(
-    survey: &Survey<'_>,
-    request: &Request,
-    own: &Own,
-    redirects: &[Redirect],
-    made: &[Redirect],
-    kept: &[Redirect],
+    survey: &Survey<'_>, request: &Request, own: &Own, redirects: &[Redirect], made: &[Redirect], kept: &[Redirect],
 ) -> Result<bool> {
     let places = survey.places()?;
     let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
@@ -234,8 +221,8 @@ fn publication(request: &Request, redirects: Vec<Redirect>, ways: &Ways<'_>) -> 
     let given = request.options.reply_to.iter().flatten();
     if let Some(router) = given.filter(needed).find(|router| !hops().any(|hop| hop == **router)) {
         let places = distinct(made.redirects.iter().map(|r| r.place.to_string())).join(" ");
-        let why = format!("no interface of {places} has a network with the router {router}");
-        return Err(Error::new(Kind::Argument, why).remedy("give another with", Setting::ReplyTo));
+        return Err(error!(Argument, "no interface of {places} has a network with the router {router}")
+            .remedy("give another with", Setting::ReplyTo));
     }
     Ok(made)
 }
@@ -260,8 +247,7 @@ fn check_hidden(survey: &Survey<'_>, jail: &JailName, jid: i32) -> Result<()> {
     if jails.skipped.iter().any(|there| there.jid == jid) {
         return Ok(());
     }
-    let why = format!("{} (jid {jid}) is gone, so nothing was published", jail.mention());
-    Err(Error::new(Kind::Unavailable, why))
+    Err(error!(Unavailable, "{} (jid {jid}) is gone, so nothing was published", jail.mention()))
 }
 
 /// A name is that of a jail or of another target, and not both.
@@ -301,10 +287,7 @@ fn is_same_start(survey: &Survey<'_>, old: &Record, jid: Option<i32>) -> Result<
 /// have for the mapping now, then from a port derived from its name, so that a jail gets the same port at every start, and
 /// different jails get different ones.
 fn candidates(
-    request: &Request,
-    old: Option<&Record>,
-    mapping: &Mapping,
-    targets: &Targets,
+    request: &Request, old: Option<&Record>, mapping: &Mapping, targets: &Targets,
 ) -> impl Iterator<Item = (u16, bool)> {
     let range = request.auto_range;
     let mut current: Vec<(bool, u16)> = old
@@ -362,7 +345,7 @@ pub(super) fn check(survey: &Survey<'_>, requests: &[Request], old: Option<&Reco
     if let Some(redirect) = af_to
         && survey.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
     {
-        return Err(Error::new(Kind::Unsupported, format!("{redirect}: pf of FreeBSD 14 has no af-to, 15 does")));
+        return Err(error!(Unsupported, "{redirect}: pf of FreeBSD 14 has no af-to, 15 does"));
     }
     let claims: Vec<Redirect> = publications.iter().flat_map(Publication::claims).collect();
     if claims.len() > 1 {
@@ -420,7 +403,7 @@ fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
         }
         let what = format!("pf has no table <{table}>, so no traffic would be passed");
         let remedy = format!("add to /etc/pf.conf: table <{table}> persist, then: service pf reload");
-        let error = Error::new(Kind::Unavailable, format!("{what}; {remedy}"));
+        let error = error!(Unavailable, "{what}; {remedy}");
         if !request.allow_inert {
             return Err(error);
         }

@@ -167,11 +167,7 @@ fn joined(ranges: BTreeSet<PortRange>) -> Vec<PortRange> {
 /// `reach` the reach list with which the jail's port is still published. `None` if they cannot be told from those of connections
 /// that are still allowed: with lower limits.
 fn narrower(
-    jail: &Label,
-    redirect: &Redirect,
-    to: Destination,
-    [before, now]: [&Options; 2],
-    reach: &[Interface],
+    jail: &Label, redirect: &Redirect, to: Destination, [before, now]: [&Options; 2], reach: &[Interface],
     facts: &Survey<'_>,
 ) -> Option<Vec<States>> {
     if !now.limits.allow_all_of(&before.limits) {

@@ -14,7 +14,7 @@ use once_cell::unsync::OnceCell;
 use super::{Observer, Phase, Publisher, Request};
 use crate::conflict;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Problem, Result, Setting};
+use crate::error::{Error, Kind, Problem, Result, Setting, error};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PerFamily};
@@ -113,11 +113,7 @@ impl<'a> Survey<'a> {
 
     /// Calls `change` for each thing, and collects the errors. False if the time was up before the last one.
     pub(super) fn each<T>(
-        &self,
-        what: &str,
-        things: &[T],
-        errors: &mut Vec<Error>,
-        mut change: impl FnMut(&T) -> Result<()>,
+        &self, what: &str, things: &[T], errors: &mut Vec<Error>, mut change: impl FnMut(&T) -> Result<()>,
     ) -> bool {
         for (done, thing) in things.iter().enumerate() {
             let of = things.len();
@@ -132,7 +128,7 @@ impl<'a> Survey<'a> {
     }
 
     fn time_is_up(&self, and: Arguments<'_>) -> Option<Error> {
-        let error = || Error::new(Kind::Busy, format!("the time is up{and}"));
+        let error = || error!(Busy, "the time is up{and}");
         self.deadline.passed().then(|| error().remedy("give more time with", Setting::Timeout))
     }
 
@@ -399,11 +395,7 @@ impl<'a> Survey<'a> {
     /// that is not a jail, `jail` is `None`, and others of the kind do not count. If the administrator vouches for the
     /// address, those that only report it do not count either.
     pub(super) fn leading_to(
-        &self,
-        own: &Anchor,
-        jail: Option<&Jail>,
-        address: IpAddr,
-        vouched: bool,
+        &self, own: &Anchor, jail: Option<&Jail>, address: IpAddr, vouched: bool,
     ) -> Result<Option<String>> {
         let found = self.all_leading_to(own, jail, address)?;
         Ok(found.iter().find(|record| !vouched || !record.reported.contains(&address)).map(Record::mention))
@@ -460,9 +452,7 @@ impl<'a> Survey<'a> {
 
 /// What is known by this key; else what `read` returns.
 fn once<K: Clone + Eq + Hash, V: ?Sized>(
-    known: &RefCell<HashMap<K, Rc<V>>>,
-    key: &K,
-    read: impl FnOnce() -> Result<Rc<V>>,
+    known: &RefCell<HashMap<K, Rc<V>>>, key: &K, read: impl FnOnce() -> Result<Rc<V>>,
 ) -> Result<Rc<V>> {
     if let Some(known) = known.borrow().get(key) {
         return Ok(Rc::clone(known));

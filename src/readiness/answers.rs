@@ -334,12 +334,7 @@ impl Case<'_> {
 
     /// What becomes of a connection, with the rules of the redirect alone.
     fn verdict(
-        &self,
-        world: &World,
-        options: &Options,
-        on: Interface,
-        from: IpAddr,
-        to: SocketAddr,
+        &self, world: &World, options: &Options, on: Interface, from: IpAddr, to: SocketAddr,
     ) -> Result<Verdict> {
         let jail = self.publication.jail.clone();
         let anchor = jail.anchor();

@@ -353,11 +353,7 @@ fn shown(statement: &Cited) -> String {
 /// link-local, multicast and the target: a block of certain addresses is not taken to be meant for it; a pass of
 /// certain addresses is, if it names icmp6. With `drop` the default rule blocks.
 pub(super) fn blocks_neighbours(
-    main: &Conf,
-    all: &[HostInterface],
-    on: Interface,
-    direction: Direction,
-    drop: bool,
+    main: &Conf, all: &[HostInterface], on: Interface, direction: Direction, drop: bool,
 ) -> Option<String> {
     const ICMP6: u8 = 58;
     let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));

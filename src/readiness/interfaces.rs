@@ -49,9 +49,7 @@ pub fn interfaces<'a>(around: &Surroundings<'_>, publications: impl Publications
 
 /// The finding about a redirect, and whether its port is dead.
 fn of_redirect(
-    around: &Surroundings<'_>,
-    publication: &Publication,
-    redirect: &Redirect,
+    around: &Surroundings<'_>, publication: &Publication, redirect: &Redirect,
 ) -> Result<Option<(bool, Problem)>> {
     let (place, family) = (redirect.place, redirect.family());
     let outer = around.outer(place, family)?;

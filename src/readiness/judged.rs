@@ -117,9 +117,7 @@ pub struct MainRuleset<'a> {
 impl<'a> MainRuleset<'a> {
     /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`.
     pub fn new(
-        around: Surroundings<'a>,
-        kept: Option<&str>,
-        read: impl Fn() -> Result<Rulesets> + 'a,
+        around: Surroundings<'a>, kept: Option<&str>, read: impl Fn() -> Result<Rulesets> + 'a,
     ) -> Result<MainRuleset<'a>> {
         let kept = Kept::read(kept, digest_of_host(&around)?);
         Ok(MainRuleset {
@@ -224,10 +222,7 @@ impl<'a> MainRuleset<'a> {
 
     /// What is kept by this key; else what `find` returns.
     fn once<K: Ord, V: Clone>(
-        &self,
-        part: fn(&mut Kept) -> &mut BTreeMap<K, V>,
-        key: K,
-        find: impl FnOnce() -> Result<V>,
+        &self, part: fn(&mut Kept) -> &mut BTreeMap<K, V>, key: K, find: impl FnOnce() -> Result<V>,
     ) -> Result<V> {
         if let Some(known) = part(&mut self.kept.borrow_mut()).get(&key) {
             return Ok(known.clone());
@@ -303,12 +298,7 @@ impl<'a> MainRuleset<'a> {
 
     /// The packets to try a mapping with: from outside, and from the host if it has access.
     fn probes(
-        &self,
-        publication: &Publication,
-        redirect: &Redirect,
-        host: u16,
-        jail: u16,
-        filter_local: bool,
+        &self, publication: &Publication, redirect: &Redirect, host: u16, jail: u16, filter_local: bool,
     ) -> Result<Vec<Probe>> {
         let family = redirect.family();
         let alone = Publication { redirects: vec![*redirect], ..publication.clone() };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting};
+use crate::error::{Error, Result, Setting, error};
 use crate::files::{self, make_dir};
 
 /// S_ISVTX: in such a directory only the owner of a file can rename or remove it (sticky(7)).
@@ -24,7 +24,7 @@ const MOST_LINKS: usize = 40;
 pub(super) fn own(dir: &Path) -> Result<PathBuf> {
     let shown = dir.display();
     if !dir.is_absolute() {
-        return Err(Error::new(Kind::Argument, format!("state directory {shown}: give an absolute path")));
+        return Err(error!(Argument, "state directory {shown}: give an absolute path"));
     }
     // a slash at the end would follow a symbolic link
     let dir: PathBuf = dir.components().collect();
@@ -42,8 +42,8 @@ pub(super) fn own(dir: &Path) -> Result<PathBuf> {
     if !meta.is_dir() || meta.uid() != owner || meta.mode() & WRITABLE_BY_OTHERS != 0 {
         let (link, whose) = (if meta.is_symlink() { "a symbolic link, " } else { "" }, whose(&meta));
         let must = format!("must be a directory of user {owner} that only its owner can write to");
-        let why = format!("state directory {shown} {must} (it is {link}{whose}); run as its owner");
-        return Err(Error::new(Kind::Permission, why).remedy("or name another one with", Setting::StateDir));
+        return Err(error!(Permission, "state directory {shown} {must} (it is {link}{whose}); run as its owner")
+            .remedy("or name another one with", Setting::StateDir));
     }
     above(&dir, owner)?;
     Ok(dir)
@@ -77,12 +77,12 @@ fn above(dir: &Path, user: u32) -> Result<()> {
             if open || meta.uid() != 0 && meta.uid() != user {
                 let (dir, path, whose) = (dir.display(), path.display(), whose(&meta));
                 let what = format!("others may write to {path} (it is {whose}), and so decide what is loaded into pf");
-                let why = format!("state directory {dir}: {what}");
-                return Err(Error::new(Kind::Permission, why).remedy("name another directory with", Setting::StateDir));
+                return Err(error!(Permission, "state directory {dir}: {what}")
+                    .remedy("name another directory with", Setting::StateDir));
             }
         }
     }
-    Err(Error::new(Kind::Permission, format!("state directory {}: too many symbolic links", dir.display())))
+    Err(error!(Permission, "state directory {}: too many symbolic links", dir.display()))
 }
 
 const MOST: usize = 400;
@@ -194,7 +194,7 @@ fn wait(file: &File, path: &Path, deadline: Deadline) -> Result<()> {
             let holder = str::from_utf8(&holder).ok().and_then(|holder| holder.lines().next()).unwrap_or_default();
             let holder = if holder.is_empty() { "another process" } else { holder };
             let or = "or by a program that it has started, and the time-out has passed; try again";
-            return Err(Error::new(Kind::Busy, format!("{} is held by {holder}, {or}", path.display())));
+            return Err(error!(Busy, "{} is held by {holder}, {or}", path.display()));
         }
         std::thread::sleep(pause.mul_f64(0.5 + fastrand::f64()).min(left));
         pause = (pause * 2).min(Duration::from_millis(20));

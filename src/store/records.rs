@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{JAILS, Lock, Record, Store, anchors, dir, file_name, remove};
 use crate::deadline::Deadline;
-use crate::error::{Cause, Error, Kind, Result};
+use crate::error::{Cause, Error, Result, error};
 use crate::files::{Folder, mark, names_in, read_file, replace_file};
 use crate::name::Anchor;
 use crate::net::{Place, PortRange, Protocol};
@@ -73,7 +73,7 @@ impl Store {
             let ours = format!("and this kport supports only version {}", Record::VERSION);
             let what = format!("{} is a record of version {version}, {ours}", path.display());
             let remedy = "use the kport that wrote it, or unpublish with that one first";
-            return Err(Error::new(Kind::Unsupported, format!("{what}: {remedy}")));
+            return Err(error!(Unsupported, "{what}: {remedy}"));
         }
         let record = read.map_err(|error| self.not_a_record(anchor, error))?;
         if !anchor.is_of(&record.jail) || record.possible().any(|p| p.jail != record.jail) {
@@ -84,8 +84,7 @@ impl Store {
 
     fn not_a_record(&self, anchor: &Anchor, why: impl Display) -> Error {
         let path = self.record_path(anchor);
-        let what = format!("{} is not a record of kport: {why}", path.display());
-        Error::new(Kind::System, what).because(Cause::DamagedRecord)
+        error!(System, "{} is not a record of kport: {why}", path.display()).because(Cause::DamagedRecord)
     }
 
     fn unreadable(&self, anchor: &Anchor, error: &io::Error) -> Error {
@@ -216,11 +215,7 @@ impl Store {
     ///
     /// What cannot be removed only costs reading a record, so failures are not reported. `read` is what the caller has read.
     pub fn sweep(
-        &self,
-        _lock: &Lock,
-        boot: &str,
-        read: &BTreeMap<Anchor, Record>,
-        holds: &mut dyn FnMut(&Anchor) -> bool,
+        &self, _lock: &Lock, boot: &str, read: &BTreeMap<Anchor, Record>, holds: &mut dyn FnMut(&Anchor) -> bool,
     ) {
         let jails = self.dir.join(JAILS);
         let mut recorded = vec![];
@@ -281,10 +276,7 @@ impl Store {
     /// anchors that have rules: those without a record are noted, since their ports are in use. If it fails, the next transaction
     /// tries again.
     pub fn sweep_after_boot(
-        &self,
-        lock: &Lock,
-        boot: &str,
-        holds: &mut dyn FnMut(&Anchor) -> bool,
+        &self, lock: &Lock, boot: &str, holds: &mut dyn FnMut(&Anchor) -> bool,
         children: impl FnOnce() -> Result<Vec<String>>,
     ) -> Result<()> {
         if lock.boot() == boot {

@@ -13,7 +13,7 @@ use super::state::Ruleset;
 use super::steps::Run;
 use super::walk::{Branch, Met, Walk};
 use super::world::World;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Result, error};
 use crate::net::{Direction, Family, Interface, is_link_local6};
 use crate::pfconf::Conf;
 use crate::pfconf::address::{Operand, Pool, Ports};
@@ -295,11 +295,7 @@ impl World {
     /// the last one decides. None on an interface that pf skips. The conditions that cannot be decided hold if they are `held`,
     /// and else do not; they are returned, too.
     pub fn met(
-        &self,
-        kind: RuleKind,
-        at: At,
-        packet: &Packet,
-        held: &[String],
+        &self, kind: RuleKind, at: At, packet: &Packet, held: &[String],
     ) -> Result<(Vec<Met<'_>>, BTreeSet<String>)> {
         if self.skips(at.on) {
             return Ok(Default::default());
@@ -312,7 +308,7 @@ impl World {
         let met = walk.one_by_one(Branch::new(packet, false));
         match run.gave_up {
             None => Ok((met, run.undecided)),
-            Some(why) => Err(Error::new(Kind::Unsupported, format!("the ruleset cannot be judged: {why}"))),
+            Some(why) => Err(error!(Unsupported, "the ruleset cannot be judged: {why}")),
         }
     }
 }

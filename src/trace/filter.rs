@@ -33,11 +33,7 @@ struct Test<'a, 'r> {
 
 impl Pf {
     pub(super) fn test(
-        &mut self,
-        mut packet: Packet,
-        (direction, on): (Direction, Interface),
-        lookup: &Lookup,
-        run: &mut Run,
+        &mut self, mut packet: Packet, (direction, on): (Direction, Interface), lookup: &Lookup, run: &mut Run,
     ) -> After {
         run.steps.push(TraceStep::Hook { direction, on });
         if !self.enabled {

@@ -367,12 +367,7 @@ impl Operand {
     /// Whether it stands for `address`, or with `not` for any other, in a rule of `anchor`, which may have tables of its own.
     /// `from` is the interface by which a packet with this source comes in, for urpf-failed.
     pub(super) fn holds(
-        &self,
-        anchor: &str,
-        address: IpAddr,
-        not: bool,
-        from: Option<Interface>,
-        lookup: &Lookup,
+        &self, anchor: &str, address: IpAddr, not: bool, from: Option<Interface>, lookup: &Lookup,
     ) -> Truth {
         let held = match self {
             Operand::Any => Truth::Yes,

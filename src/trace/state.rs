@@ -169,10 +169,7 @@ impl States {
 
     /// Creates a state for a packet, given `before` and `after` translation. The error is the limit that was reached.
     pub(super) fn insert(
-        &mut self,
-        (before, after): (&Packet, &Packet),
-        direction: Direction,
-        kept: Kept,
+        &mut self, (before, after): (&Packet, &Packet), direction: Direction, kept: Kept,
     ) -> Result<(), &'static str> {
         let keep = &kept.keep;
         let crossed = before.family() != after.family();

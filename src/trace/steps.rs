@@ -111,9 +111,7 @@ pub(super) fn all_runs(mut run: impl FnMut(&mut Run) -> (Verdict, Delivered)) ->
 
 /// The assumptions that make a difference: different answers lead to different ends.
 fn hangs_on<V: PartialEq>(
-    ends: &[RunEnd],
-    what: impl Fn(&RunEnd) -> &V,
-    counts: impl Fn(&Assumed) -> bool,
+    ends: &[RunEnd], what: impl Fn(&RunEnd) -> &V, counts: impl Fn(&Assumed) -> bool,
 ) -> Vec<String> {
     if ends.iter().all(|end| what(end) == what(&ends[0])) {
         return vec![];

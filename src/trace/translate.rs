@@ -33,11 +33,7 @@ pub(super) type Made = Result<(Vec<Packet>, bool), Untranslated>;
 impl Pool {
     /// The addresses of one family that it can give for a packet with the address `old`, and whether there are more.
     fn possible(
-        &self,
-        family: Family,
-        old: IpAddr,
-        anchor: &str,
-        hook: Hook<'_>,
+        &self, family: Family, old: IpAddr, anchor: &str, hook: Hook<'_>,
     ) -> Result<(Vec<IpAddr>, bool), Untranslated> {
         let mut networks = vec![];
         for operand in self.operands() {
@@ -166,10 +162,7 @@ pub(super) fn by_rule(packet: &Packet, kind: RuleKind, pool: &Pool, at: &Found<'
 
 /// `af-to`: makes a packet of the other family (pf_get_transaddr_af).
 pub(super) fn family(
-    packet: &Packet,
-    (family, sources, targets): &(Family, Pool, Option<Pool>),
-    at: &Found<'_>,
-    hook: Hook<'_>,
+    packet: &Packet, (family, sources, targets): &(Family, Pool, Option<Pool>), at: &Found<'_>, hook: Hook<'_>,
 ) -> Result<Packet, Untranslated> {
     let (addresses, _) = sources.possible(*family, packet.from.ip(), at.anchor, hook)?;
     let from = *addresses.first().ok_or(Untranslated::Failed)?;

@@ -185,11 +185,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn ruleset(
-        &mut self,
-        path: &'a str,
-        rules: &'a Ruleset,
-        mut live: Vec<Branch<'a>>,
-        depth: usize,
+        &mut self, path: &'a str, rules: &'a Ruleset, mut live: Vec<Branch<'a>>, depth: usize,
     ) -> Vec<Branch<'a>> {
         for (number, rule) in rules.of(self.kind).iter().enumerate() {
             if live.iter().all(|branch| branch.flow != Flow::On) || self.run.gave_up.is_some() {
@@ -332,12 +328,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn call(
-        &mut self,
-        at: Found<'a>,
-        called: &'a str,
-        mut branch: Branch<'a>,
-        next: &mut Vec<Branch<'a>>,
-        depth: usize,
+        &mut self, at: Found<'a>, called: &'a str, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize,
     ) {
         let (pf, v15) = (self.pf, self.pf.release == Release::V15);
         if depth + 1 >= DEEPEST {

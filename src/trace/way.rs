@@ -31,11 +31,7 @@ impl Run {
 impl World {
     /// Sends a connection's first packet, the answer, and the next packet of the sender. Their states stay.
     pub fn trace(
-        &mut self,
-        sender: &Party,
-        protocol: impl Into<IpProtocol>,
-        from: SocketAddr,
-        to: SocketAddr,
+        &mut self, sender: &Party, protocol: impl Into<IpProtocol>, from: SocketAddr, to: SocketAddr,
     ) -> Trace {
         self.trace_packet(sender, &Packet::first(protocol, from, to))
     }

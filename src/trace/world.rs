@@ -10,7 +10,7 @@ use super::matching::{Lookup, is_loopback};
 use super::state::{Pf, Ruleset};
 use super::{Party, Release};
 use crate::calls::{self, Entry};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Router};
 use crate::name::{Anchor, PARENT};
 use crate::net::{Family, Interface, PerFamily};
@@ -255,16 +255,17 @@ impl World {
         if self.is_own(address) || address.is_loopback() {
             return Ok(Party::Host);
         }
-        self.lookup.route_of_fib(0, address).map(Party::Network).ok_or_else(|| {
-            Error::new(Kind::Unavailable, format!("no route leads to {address}; give the interface with --on"))
-        })
+        self.lookup
+            .route_of_fib(0, address)
+            .map(Party::Network)
+            .ok_or_else(|| error!(Unavailable, "no route leads to {address}; give the interface with --on"))
     }
 
     /// A jail behind `on`, or else another host there; without an interface, the owner of the address.
     pub fn sender(&self, source: IpAddr, on: Option<Interface>) -> Result<Party> {
         let Some(on) = on else { return self.party(source) };
         if !self.lookup.interfaces.iter().any(|interface| interface.name == on) {
-            return Err(Error::new(Kind::Argument, format!("the host has no interface {on}")));
+            return Err(error!(Argument, "the host has no interface {on}"));
         }
         let behind = |jail: &&Attachment| jail.has(source) && (jail.behind == Some(on) || jail.member == Some(on));
         Ok(self.jails.iter().find(behind).map_or(Party::Network(on), |jail| Party::Jail(jail.name.clone())))

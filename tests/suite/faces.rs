@@ -114,9 +114,7 @@ impl Rust {
     }
 
     fn change(
-        &self,
-        jail: Option<&JailName>,
-        act: impl FnOnce(&Publisher<'_>) -> Result<Outcome, Error>,
+        &self, jail: Option<&JailName>, act: impl FnOnce(&Publisher<'_>) -> Result<Outcome, Error>,
     ) -> Answer<Did> {
         let session = self.session();
         let outcome = session.publisher(&Unobserved).and_then(|publisher| act(&publisher)).map_err(fault)?;
@@ -297,8 +295,7 @@ fn own(text: *const c_char) -> Option<String> {
 impl C {
     /// A call that changes something, and what it did. `call` gets options, texts and err.
     fn change(
-        &self,
-        asked: Asked<'_>,
+        &self, asked: Asked<'_>,
         call: impl FnOnce(*const ffi::kport_options, &mut Texts, &mut Slot<ffi::kport_error>) -> ffi::kport_status,
     ) -> Answer<Did> {
         let mut outcome = ptr::without_provenance_mut(1);
@@ -330,9 +327,7 @@ impl C {
     }
 
     fn call_into<T>(
-        &self,
-        asked: Asked<'_>,
-        outcome: *mut *mut ffi::kport_outcome,
+        &self, asked: Asked<'_>, outcome: *mut *mut ffi::kport_outcome,
         act: impl FnOnce(*const ffi::kport_options, &mut Texts) -> T,
     ) -> T {
         let mut texts = Texts(vec![]);

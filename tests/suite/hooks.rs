@@ -9,9 +9,7 @@ fn host() -> Fixed {
 }
 
 fn find_with(
-    variables: &[(&str, &str)],
-    state: Option<Identity>,
-    given: (Option<&str>, Option<i32>),
+    variables: &[(&str, &str)], state: Option<Identity>, given: (Option<&str>, Option<i32>),
 ) -> Result<Caller> {
     let environment =
         |name: &str| variables.iter().find(|variable| variable.0 == name).map(|variable| variable.1.to_owned());

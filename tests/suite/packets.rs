@@ -79,12 +79,8 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 fn build(
-    bridges: usize,
-    jails: &[(usize, bool)],
-    release: Release,
-    passes_out: bool,
-    [aliases, members, routers]: [bool; 3],
-    wishes: &[Wish],
+    bridges: usize, jails: &[(usize, bool)], release: Release, passes_out: bool,
+    [aliases, members, routers]: [bool; 3], wishes: &[Wish],
 ) -> Case {
     let mut outer = vec!["192.0.2.1/24", "2001:db8::1/64"];
     if aliases {
@@ -241,12 +237,7 @@ impl Case {
 
     /// To the host's address.
     fn by_redirect(
-        &self,
-        publication: &Publication,
-        redirect: &Redirect,
-        who: &Party,
-        source: IpAddr,
-        to: SocketAddr,
+        &self, publication: &Publication, redirect: &Redirect, who: &Party, source: IpAddr, to: SocketAddr,
     ) -> Expected {
         let options = &publication.options;
         if !redirect.host.contains(to.port()) {
@@ -392,12 +383,7 @@ struct Count {
 }
 
 fn check(
-    case: &Case,
-    who: &Party,
-    protocol: Protocol,
-    source: IpAddr,
-    to: SocketAddr,
-    count: &mut Count,
+    case: &Case, who: &Party, protocol: Protocol, source: IpAddr, to: SocketAddr, count: &mut Count,
 ) -> Result<(), TestCaseError> {
     let trace = case.world.clone().trace(who, protocol, SocketAddr::new(source, 40000), to);
     let got = match &trace.delivered_to {

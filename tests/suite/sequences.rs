@@ -245,11 +245,7 @@ fn run(calls: &[Call]) {
 /// The result of a publish: the other jails unchanged, the ports in the specs, for each `auto` a port of the range on which
 /// nobody listens, and with `add` the earlier ports.
 fn published(
-    rig: &Rig,
-    jail: &str,
-    request: &Request,
-    adds: bool,
-    before: &BTreeMap<String, BTreeSet<Mapping>>,
+    rig: &Rig, jail: &str, request: &Request, adds: bool, before: &BTreeMap<String, BTreeSet<Mapping>>,
     told: &[Redirect],
 ) {
     let now = mappings(rig);

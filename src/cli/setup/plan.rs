@@ -320,9 +320,7 @@ struct Placed {
 
 /// Finds the places of the missing lines in `text`, or why there are none.
 fn place(
-    ground: &Ground<'_>,
-    text: &[u8],
-    missing: &[&'static str],
+    ground: &Ground<'_>, text: &[u8], missing: &[&'static str],
 ) -> Result<std::result::Result<Placed, Vec<String>>> {
     let outline = Outline::of_file(ground.name, text);
     let name = ground.file();

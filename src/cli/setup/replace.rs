@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::child;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{Error, Kind, Result, Setting, error, quoted};
 use crate::files::flags::Flags;
 
 /// The maximum length of a file that is read, in bytes.
@@ -84,8 +84,7 @@ impl Change<'_> {
                     _ => "nothing was changed",
                 };
                 let name = program.file_name().unwrap_or_default().display();
-                let why = format!("{name} {} rejects it: {said}; {was}", arguments.join(" "));
-                Err(Error::new(Kind::Unavailable, why))
+                Err(error!(Unavailable, "{name} {} rejects it: {said}; {was}", arguments.join(" ")))
             }
         }
     }
@@ -146,8 +145,7 @@ impl<'a> Prepared<'a> {
         if ConfFile::read(&conf.path).is_ok_and(|now| now == *conf) {
             return Ok(());
         }
-        let why = format!("{} was changed meanwhile, and nothing was written; try again", conf.path.display());
-        Err(Error::new(Kind::Busy, why))
+        Err(error!(Busy, "{} was changed meanwhile, and nothing was written; try again", conf.path.display()))
     }
 
     fn put(&mut self) -> Result<()> {
@@ -197,7 +195,7 @@ fn remove(path: &Path) -> Result<()> {
 
 /// Checks that a file has no flag against it and no other link, and that nobody else can rename its directory or what is in it.
 fn can_replace(path: &Path) -> Result<()> {
-    let refuse = |why: String| Err(Error::new(Kind::Permission, format!("{} was not changed: {why}", path.display())));
+    let refuse = |why: String| Err(error!(Permission, "{} was not changed: {why}", path.display()));
     if let Ok(file) = fs::symlink_metadata(path) {
         if file.nlink() > 1 {
             let links = file.nlink();
@@ -260,8 +258,7 @@ fn fill(mut file: &File, text: &[u8], old: &Path) -> io::Result<()> {
 }
 
 fn busy<T>(path: &Path) -> Result<T> {
-    let why = format!("{} is being written by another kport setup; try again", path.display());
-    Err(Error::new(Kind::Busy, why))
+    Err(error!(Busy, "{} is being written by another kport setup; try again", path.display()))
 }
 
 /// Creates and locks a new file. One that a killed process has left is removed first.
@@ -287,14 +284,14 @@ fn remove_left(path: &Path) -> Result<()> {
     };
     let user = rustix::process::geteuid().as_raw();
     if !about.is_file() || about.nlink() != 1 || ![0, user].contains(&about.uid()) {
-        let why = format!(
+        return Err(error!(
+            Permission,
             "{} is not a file that kport setup has left (it is {}owned by user {}, with {} links); remove it",
             path.display(),
             if about.is_file() { "" } else { "not a regular file, " },
             about.uid(),
             about.nlink()
-        );
-        return Err(Error::new(Kind::Permission, why));
+        ));
     }
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let left = OpenOptions::new().write(true).custom_flags(nofollow).open(path).map_err(&failed)?;
@@ -330,6 +327,5 @@ fn backup(conf: &ConfFile) -> Result<Option<PathBuf>> {
             }
         }
     }
-    let why = format!("there are {MOST_BACKUPS} copies such as {}; remove some", quoted(&first.display().to_string()));
-    Err(Error::new(Kind::System, why))
+    Err(error!(System, "there are {MOST_BACKUPS} copies such as {}; remove some", quoted(&first.display().to_string())))
 }

@@ -473,8 +473,7 @@ pub fn spec(mappings: &BTreeSet<PortMapping>) -> Result<Option<Spec>, Failure> {
 /// The mappings of a container with these addresses, and those that are passed over, as `portmap` of the CNI project does: they are of a
 /// family that the container does not have, and another mapping serves the same port.
 pub fn of_families(
-    mappings: &BTreeSet<PortMapping>,
-    addresses: &[IpAddr],
+    mappings: &BTreeSet<PortMapping>, addresses: &[IpAddr],
 ) -> (BTreeSet<PortMapping>, Vec<PortMapping>) {
     let port = |mapping: &PortMapping| (mapping.protocol, mapping.host, mapping.jail);
     let ports: BTreeSet<_> = mappings.iter().filter(|mapping| served(mapping, addresses)).map(port).collect();

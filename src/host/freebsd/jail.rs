@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::net::IpAddr;
 
 use super::{Parameter, TEXT, malformed};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Result, error};
 use crate::host::{Jail, Jails, SkippedJail};
 use crate::net::{Family, PerFamily};
 
@@ -88,7 +88,7 @@ impl Parameters {
         let name = CStr::from_bytes_until_nul(self.value(c"name")).map(CStr::to_bytes).unwrap_or_default();
         std::str::from_utf8(name).map_err(|_| {
             let (jid, shown) = (self.jid, name.escape_ascii());
-            Error::new(Kind::Unsupported, format!("the name of jail {jid}, \"{shown}\", is not UTF-8: rename it"))
+            error!(Unsupported, "the name of jail {jid}, \"{shown}\", is not UTF-8: rename it")
         })
     }
 

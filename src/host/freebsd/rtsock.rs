@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::{at, malformed};
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Result, error, quoted};
 use crate::host::{Gateway, HostInterface, Router};
 use crate::net::{Family, Interface};
 
@@ -209,8 +209,7 @@ pub fn reachable(links: &[Link], mut flags: impl FnMut(&str, Ipv6Addr) -> u32) -
 pub fn named(name: &str) -> Result<Interface> {
     name.parse().map_err(|_| {
         let name = quoted(name);
-        let text = format!("the default route's interface {name} has a name that pf rules cannot contain: rename it");
-        Error::new(Kind::Unsupported, text)
+        error!(Unsupported, "the default route's interface {name} has a name that pf rules cannot contain: rename it")
     })
 }
 

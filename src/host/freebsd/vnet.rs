@@ -32,7 +32,7 @@ use super::report::{self, Answer};
 use super::rtsock::{self, links, reachable};
 use super::{kernel, socket};
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, Setting, quoted};
+use crate::error::{Error, Kind, Result, Setting, error, quoted};
 use crate::files::{Taken, above_stdio};
 use crate::host::{Jail, Router, Watch};
 use crate::net::Family;
@@ -85,7 +85,7 @@ fn read(jail: &Jail, mib: [c_int; 6], what: &str, within: Duration) -> Result<(V
             Answer::Failed(READ_LIST, libc::ENOMEM) if room < MOST => room *= 4,
             // root of the jail may create any number of interfaces
             Answer::Failed(READ_LIST, libc::ENOMEM) => {
-                return Err(Error::new(Kind::Unavailable, format!("{who}: more than kport reads")));
+                return Err(error!(Unavailable, "{who}: more than kport reads"));
             }
             Answer::Failed(step, errno) => return Err(failed(jail, step, errno).context(&who)),
         }
@@ -101,9 +101,7 @@ pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     let answer = ask(jail.jid, Task::Socket, Deadline::after(within)).map_err(|error| error.context(&who))?;
     match answer {
         Answer::Done(_, Some(socket)) => Ok(Watch::new(socket)),
-        Answer::Done(_, None) => {
-            Err(Error::new(Kind::System, format!("{who}: it was not passed: too many open files?")))
-        }
+        Answer::Done(_, None) => Err(error!(System, "{who}: it was not passed: too many open files?")),
         Answer::Failed(step, errno) => Err(failed(jail, step, errno).context(&who)),
     }
 }
@@ -111,7 +109,7 @@ pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
 fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     // jail_attach(2)
     if (step, errno) == (ATTACH, libc::EINVAL) {
-        return Error::new(Kind::Unavailable, format!("jail {} is gone or dying", jail.jid));
+        return error!(Unavailable, "jail {} is gone or dying", jail.jid);
     }
     // trace_ctl() in sys/kern/kern_procctl.c. What is traced must not enter: root of the jail could go on tracing it
     if (step, errno) == (TRACE_CTL, libc::EBUSY) {

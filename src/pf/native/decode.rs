@@ -138,11 +138,7 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
 
 /// The other effects of a filter rule.
 fn effects(
-    loaded: &List,
-    action: &Action,
-    rule_flag: u64,
-    addresses: Addresses,
-    unknown: &mut Unknown,
+    loaded: &List, action: &Action, rule_flag: u64, addresses: Addresses, unknown: &mut Unknown,
 ) -> Result<Effects, Malformed> {
     let number = |name| Ok::<_, Malformed>(loaded.number(name)? as u32);
     let later = |name: &str| loaded.number(name).unwrap_or(0);

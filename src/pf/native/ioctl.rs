@@ -9,7 +9,7 @@ pub use freebsd::Device;
 
 #[cfg(not(all(target_os = "freebsd", target_pointer_width = "64", target_endian = "little")))]
 mod elsewhere {
-    use crate::error::{Error, Kind, Result};
+    use crate::error::{Result, error};
     use crate::pf::native::kernel::{Answer, Call, Kernel};
 
     /// A value of this type does not exist without FreeBSD's pf.
@@ -20,9 +20,10 @@ mod elsewhere {
         /// Always [`Kind::Unsupported`].
         pub fn open() -> Result<Device> {
             let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-            let why =
-                format!("backend native drives /dev/pf of FreeBSD on 64 bits, little-endian; this is {os} on {arch}");
-            Err(Error::new(Kind::Unsupported, why))
+            Err(error!(
+                Unsupported,
+                "backend native drives /dev/pf of FreeBSD on 64 bits, little-endian; this is {os} on {arch}"
+            ))
         }
     }
 

@@ -233,12 +233,7 @@ impl Memory {
     /// Whether an anchor that has these stamps now is known to hold these rules: to this process, or with `by_files` to an earlier
     /// one.
     pub(super) fn holds(
-        &self,
-        run: &Run,
-        anchor: &Anchor,
-        stamps: &[Stamp; 3],
-        rules: &[Rule],
-        by_files: bool,
+        &self, run: &Run, anchor: &Anchor, stamps: &[Stamp; 3], rules: &[Rule], by_files: bool,
     ) -> bool {
         let now = (*stamps, digest(rules));
         let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now));

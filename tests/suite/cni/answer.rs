@@ -47,10 +47,7 @@ impl Stage {
     }
 
     fn run_with(
-        &self,
-        command: &str,
-        variables: &[(&str, &str)],
-        input: &[u8],
+        &self, command: &str, variables: &[(&str, &str)], input: &[u8],
     ) -> std::result::Result<Option<Value>, Value> {
         let usual = [("CNI_CONTAINERID", "c0ffee"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "/var/run/netns/blue")];
         let mut all: BTreeMap<&str, &str> = usual.into_iter().chain([("CNI_COMMAND", command)]).collect();

@@ -77,10 +77,7 @@ impl Rig {
 
     /// Runs `act` with a publisher and `firewall`.
     pub fn with<T>(
-        &self,
-        firewall: &dyn Firewall,
-        observer: &dyn Observer,
-        act: impl FnOnce(&Publisher<'_>) -> T,
+        &self, firewall: &dyn Firewall, observer: &dyn Observer, act: impl FnOnce(&Publisher<'_>) -> T,
     ) -> T {
         run(self.path(), &self.host, firewall, observer, act)
     }
@@ -114,11 +111,7 @@ impl Rig {
 
 /// Runs `act` with a publisher and a state directory.
 pub fn run<T>(
-    dir: &Path,
-    host: &Fixed,
-    firewall: &dyn Firewall,
-    observer: &dyn Observer,
-    act: impl FnOnce(&Publisher<'_>) -> T,
+    dir: &Path, host: &Fixed, firewall: &dyn Firewall, observer: &dyn Observer, act: impl FnOnce(&Publisher<'_>) -> T,
 ) -> T {
     let deadline = Deadline::after(Duration::from_secs(60));
     act(&Publisher::new(host, firewall, Store::open(dir).unwrap(), deadline, observer))

@@ -80,11 +80,7 @@ pub fn rules_of(jail: &str, addresses: &[&str], spec: &str, options: &Options) -
 }
 
 pub fn publication(
-    host: &[HostInterface],
-    jail: &str,
-    addresses: &[&str],
-    spec: &str,
-    options: &Options,
+    host: &[HostInterface], jail: &str, addresses: &[&str], spec: &str, options: &Options,
 ) -> Publication {
     let jail: JailName = jail.parse().unwrap();
     let addresses: Vec<IpAddr> = addresses.iter().map(|text| address(text)).collect();
