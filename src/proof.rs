@@ -23,4 +23,4 @@ mod sentences;
 
 pub use judge::{Cited, Entrance, Judge, judge};
 pub use place::{CallPlace, Contradiction, Does, Need, Positions, places};
-pub use sentences::{Proof, and_more, bypassed, prove_with, publication};
+pub use sentences::{Proof, and_more, bypassed, prove_with};

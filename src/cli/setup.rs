@@ -12,22 +12,22 @@ pub mod shell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::child;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, error};
+use crate::error::{Error, Result, error};
 use crate::host::Host;
 use crate::net::Family;
 use crate::pf::pfctl::is_without_device;
-use crate::readiness::{self, MainRuleset, Surroundings};
-use crate::{pfconf, proof};
+use crate::pfconf;
+use crate::readiness;
 
 use super::args::{Global, SetupArgs};
 use super::{any_session, host, output};
 use plan::{Ground, Plan};
-use replace::{Change, Checker, ConfFile, replace};
-use settings::{Format, Later, SYSCTL, Variable, WAN};
+use replace::{Change, ConfFile, replace};
+use settings::{Format, SYSCTL, Variable, WAN};
 
 const RC_CONF: &str = "/etc/rc.conf";
 const SYSCTL_CONF: &str = "/etc/sysctl.conf";
@@ -59,95 +59,52 @@ struct Setup<'a> {
     deadline: Deadline,
 }
 
-struct Part<'a> {
-    change: Change<'a>,
-    /// Whether it is written.
-    ours: bool,
-    /// The text to print about it.
-    shown: String,
-    by_hand: Vec<String>,
-    /// Whether pfctl(8) loads it: pf.conf, and what it includes.
-    loads: bool,
-}
-
-impl Part<'_> {
-    fn path(&self) -> std::path::Display<'_> {
-        self.change.conf.path.display()
-    }
-
-    fn changes(&self) -> bool {
-        self.ours && self.change.is_one()
-    }
-}
-
-fn unavailable<T>(why: String) -> Result<T> {
-    Err(Error::new(Kind::Unavailable, why))
-}
-
 impl<'a> Setup<'a> {
     /// Writes the files; adds the output to `said`.
     fn run(&self, said: &mut String) -> Result<()> {
         let parts = self.parts()?;
-        let (ours, changed) = (|| parts.iter().filter(|part| part.ours), || parts.iter().filter(|part| part.changes()));
         if self.args.undo {
-            for part in ours().filter(|part| !part.changes()) {
+            for part in parts.iter().filter(|part| !part.conf.foreign && !part.is_one()) {
                 _ = writeln!(said, "{}: has no line of kport setup", part.path());
             }
         } else {
             for part in &parts {
-                let other = match part.ours {
-                    true => "",
-                    false => " (of FreeBSD; --write does not change it on this system unless it is named)",
+                let other = match part.conf.foreign {
+                    false => "",
+                    true => " (of FreeBSD; --write does not change it on this system unless it is named)",
                 };
                 _ = write!(said, "{}:{other}\n{}", part.path(), part.shown);
             }
             // what is to be loaded is checked by loading it
             let pf_conf = &parts[0];
-            if pf_conf.change.conf.exists
-                && !pf_conf.changes()
+            if pf_conf.conf.exists
+                && !pf_conf.is_one()
                 && !self.args.load
-                && let Some(Err(why)) = self.pfctl(&["-n", "-f"], Some(&pf_conf.change.conf.path))?
+                && let Some(Err(why)) = self.pfctl(&["-n", "-f"], Some(&pf_conf.conf.path))?
                 && !is_without_device(&why)
             {
                 let path = pf_conf.path();
-                return unavailable(format!("pfctl -n -f {path}: {why}; correct that first; nothing was changed"));
+                return Err(error!(Unavailable, "pfctl -n -f {path}: {why}; correct that first; nothing was changed"));
             }
             if !self.args.write {
-                return self.show_commands(pf_conf, said);
+                return self.load(pf_conf, false, said);
             }
-            let by_hand: Vec<String> = ours()
-                .filter(|part| !part.by_hand.is_empty())
+            let by_hand: Vec<String> = parts
+                .iter()
+                .filter(|part| !part.conf.foreign && !part.by_hand.is_empty())
                 .map(|part| format!("{}: {}", part.path(), part.by_hand.join("; ")))
                 .collect();
             if !by_hand.is_empty() {
-                return unavailable(format!(
+                return Err(error!(
+                    Unavailable,
                     "no file was changed, since not all can be written: {}; add these lines by hand, and run it again",
                     by_hand.join("; ")
                 ));
             }
         }
-        let changes: Vec<&Change<'_>> = changed().map(|part| &part.change).collect();
+        let changes: Vec<&Change<'_>> = parts.iter().filter(|part| part.is_one()).collect();
         *said += &replace(&changes, self.deadline)?;
-        self.load(changed().any(|part| part.loads), said)
-    }
-
-    /// The commands for the time until the next boot, when the files count.
-    fn show_commands(&self, pf_conf: &Part<'_>, said: &mut String) -> Result<()> {
-        let values = self.missing_values()?;
-        let mut now = vec![];
-        if !pf_conf.change.is_one() && !self.is_loaded() {
-            now.push(format!("pfctl -f {}", self.args.pf_conf.display()));
-        }
-        if !values.is_empty() {
-            now.push(format!("sysctl {}", values.join(" ")));
-        }
-        if !now.is_empty() {
-            _ = writeln!(said, "now:\n  {}", now.join("\n  "));
-        }
-        if !self.args.host_access {
-            said.push_str("for publish --host-access, run kport setup --host-access\n");
-        }
-        Ok(())
+        self.load(&parts[0], changes.iter().any(|part| part.loads), said)
     }
 
     fn check(&self, said: &mut String) -> Result<()> {
@@ -155,7 +112,7 @@ impl<'a> Setup<'a> {
         let path = conf.path.display();
         let missing = readiness::missing(&conf.path, &conf.text);
         if !missing.is_empty() {
-            return unavailable(format!("{path} does not have {}; run kport setup", missing.join(" and ")));
+            return Err(error!(Unavailable, "{path} does not have {}; run kport setup", missing.join(" and ")));
         }
         let checked = plan::check(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
         _ = write!(said, "{path}:\n{checked}");
@@ -167,13 +124,13 @@ impl<'a> Setup<'a> {
         }
         match checked.proof.failures().count() {
             0 => Ok(()),
-            1 => unavailable(format!("{path}: one of the three sentences fails")),
-            n => unavailable(format!("{path}: {n} of the three sentences fail")),
+            1 => Err(error!(Unavailable, "{path}: one of the three sentences fails")),
+            n => Err(error!(Unavailable, "{path}: {n} of the three sentences fail")),
         }
     }
 
     /// The files, each with its plan; pf.conf is the first.
-    fn parts(&self) -> Result<Vec<Part<'a>>> {
+    fn parts(&self) -> Result<Vec<Change<'a>>> {
         let conf = ConfFile::read(&self.args.pf_conf)?;
         let included = self.included(&conf)?;
         let mut parts = vec![self.pf_conf(conf)?];
@@ -183,18 +140,17 @@ impl<'a> Setup<'a> {
         Ok(parts)
     }
 
-    fn pf_conf(&self, conf: ConfFile) -> Result<Part<'a>> {
+    fn pf_conf(&self, conf: ConfFile) -> Result<Change<'a>> {
         let mut plan = Plan::default();
         let made = if self.args.undo {
             plan::undone(&conf.text)
         } else {
-            plan = plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text)?;
-            plan.notes.extend(self.neighbours(&conf, &plan)?);
+            plan = plan::plan(&Ground { host: self.host, name: &conf.path }, &conf.text);
             std::mem::take(&mut plan.text)
         };
         let (shown, text) = (plan.to_string(), self.contents(&conf, made));
-        let change = Change { checker: Some((&self.global.pfctl, &["-n", "-f"])), conf, text };
-        Ok(Part { change, ours: true, shown, by_hand: plan.by_hand, loads: true })
+        let (checker, by_hand) = (Some((&*self.global.pfctl, &["-n", "-f"][..])), plan.by_hand);
+        Ok(Change { conf, text, checker, shown, by_hand, loads: true })
     }
 
     /// The new contents of a file with kport's lines, or without them: `None` if kport has created it and nothing else is in it.
@@ -202,48 +158,39 @@ impl<'a> Setup<'a> {
         match self.args.undo {
             true => (!made.is_empty() || !marks::has_file(&conf.text)).then_some(made),
             false if conf.exists => Some(made),
-            false => Some(marks::with_file(made)),
+            false => Some(marks::with_file(&made)),
         }
-    }
-
-    /// Rules that block IPv6 neighbour discovery, of which publish will have a note.
-    fn neighbours(&self, conf: &ConfFile, plan: &Plan) -> Result<Vec<String>> {
-        let Some(checked) = &plan.checked else { return Ok(vec![]) };
-        let of_inet6 =
-            checked.proof.reached.iter().map(|(entrance, _)| entrance).filter(|e| e.family() == Family::Inet6);
-        let publications: Vec<_> =
-            of_inet6.map(|entrance| proof::publication(entrance, true)).collect::<Result<_>>()?;
-        if publications.is_empty() {
-            return Ok(vec![]);
-        }
-        let interfaces = self.host.interfaces()?;
-        let main = std::sync::Arc::new(pfconf::Conf::of_named(&conf.path, &plan.text)?);
-        let around = Surroundings { host: self.host, interfaces: interfaces.into() };
-        let main = MainRuleset::new(around, None, || Ok(vec![(String::new(), main.clone())]))?;
-        let problems = readiness::neighbour_discovery(&main, &publications)?;
-        Ok(problems.iter().map(ToString::to_string).collect())
     }
 
     /// Whether publish needs IPv6 forwarding: a jail gets an address of each family of its network.
     fn has_inet6(&self) -> Result<bool> {
-        let usable = |net: &ipnet::IpNet| match net.addr() {
-            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-            IpAddr::V4(_) => false,
-        };
+        let usable = |net: &ipnet::IpNet| matches!(net.addr(), IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local());
         let network = self.host.interfaces()?.iter().flat_map(|interface| &interface.addresses).any(usable);
         Ok(network || self.host.gateway(Family::Inet6)?.is_some())
     }
 
-    fn settings(&self, format: Format, conf: ConfFile, ours: bool, wanted: &[Variable], later: Vec<Later>) -> Part<'a> {
+    /// The plan for a file of variables; `beside` are files in its directory that are read after it, with the variables that they
+    /// are read for.
+    fn settings(
+        &self, format: Format, conf: ConfFile, wanted: &[Variable], beside: &[(&str, &'static [&'static str])],
+    ) -> Result<Change<'a>> {
+        let mut later = vec![];
+        for (name, only) in beside {
+            let path = conf.path.with_file_name(name);
+            // rc.conf.d/NAME may be a directory
+            if path.exists() && !path.is_dir() {
+                later.push((ConfFile::read(&path)?, *only));
+            }
+        }
         let plan = settings::plan(format, &conf.shown(), wanted, &later);
         let made = if self.args.undo { settings::undone(format, &conf.text) } else { plan.applied(&conf.text) };
-        let checker: Option<Checker<'a>> = matches!(format, Format::Rc).then_some((Path::new(SH), &["-n"]));
+        let checker = matches!(format, Format::Rc).then_some((Path::new(SH), &["-n"][..]));
         let (shown, text) = (plan.to_string(), self.contents(&conf, made));
-        Part { change: Change { checker, conf, text }, ours, shown, by_hand: plan.by_hand, loads: false }
+        Ok(Change { conf, text, checker, shown, by_hand: plan.by_hand, loads: false })
     }
 
     /// The files that pf.conf includes, and that have calls by wildcard, or had them before an earlier setup.
-    fn included(&self, main: &ConfFile) -> Result<Vec<Part<'a>>> {
+    fn included(&self, main: &ConfFile) -> Result<Vec<Change<'a>>> {
         let outline = pfconf::Outline::of_file(&main.path, &main.text);
         let wildcards = readiness::wildcards(&main.path, &main.text);
         let name = main.path.display().to_string();
@@ -252,23 +199,20 @@ impl<'a> Setup<'a> {
         let mut parts = vec![];
         for file in others {
             let conf = ConfFile::read(Path::new(file))?;
-            let (text, shown) = match plan::turned(file, &conf.text, &wildcards) {
-                _ if self.args.undo => (marks::turned_back(&conf.text), String::new()),
-                Ok(None) => continue,
-                Ok(Some(turned)) => turned,
-                Err(why) => (conf.text.clone(), format!("  note: {why}\n")),
+            let (text, shown) = match self.args.undo {
+                true => (marks::turned_back(&conf.text), String::new()),
+                false => plan::turned(file, &conf.text, &wildcards),
             };
-            // an undo has nothing to say of a file that setup did not change
-            if !(self.args.undo && text == conf.text) {
-                let change = Change { checker: None, conf, text: Some(text) };
-                parts.push(Part { change, ours: true, shown, by_hand: vec![], loads: true });
+            // there is nothing to say of the others
+            if text != conf.text || !shown.is_empty() {
+                parts.push(Change { conf, text: Some(text), shown, loads: true, ..Change::default() });
             }
         }
         Ok(parts)
     }
 
-    fn rc_conf(&self) -> Result<Part<'a>> {
-        let (conf, ours) = file_of(self.args.rc_conf.as_deref(), RC_CONF)?;
+    fn rc_conf(&self) -> Result<Change<'a>> {
+        let conf = ConfFile::given(self.args.rc_conf.as_deref(), RC_CONF)?;
         let text = conf.shown().into_owned();
         let value = |name: &str| settings::value(Format::Rc, &text, name);
         let mut wanted = vec![("pf_enable", "YES".to_owned()), ("gateway_enable", "YES".to_owned())];
@@ -288,8 +232,7 @@ impl<'a> Setup<'a> {
             ("rc.conf.d/pf", &["pf_enable"]),
             ("rc.conf.d/routing", &["gateway_enable", "ipv6_gateway_enable"]),
         ];
-        let later = read_later(&conf.path, later)?;
-        let mut part = self.settings(Format::Rc, conf, ours, &wanted, later);
+        let mut part = self.settings(Format::Rc, conf, &wanted, &later)?;
         if let Some(rules) = value("pf_rules").filter(|rules| Path::new(rules) != self.args.pf_conf) {
             _ = writeln!(part.shown, "  note: pf_rules is {rules:?}, which rc(8) loads: kport setup --pf-conf {rules}");
         }
@@ -300,49 +243,51 @@ impl<'a> Setup<'a> {
     }
 
     /// rc.conf(5) enables forwarding; a line of sysctl.conf(5) that disables it would win.
-    fn sysctl_conf(&self) -> Result<Vec<Part<'a>>> {
-        let (conf, ours) = file_of(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
+    fn sysctl_conf(&self) -> Result<Vec<Change<'a>>> {
+        let conf = ConfFile::given(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
         let text = conf.shown().into_owned();
         let value = |name: &str| settings::value(Format::Sysctl, &text, name);
         let mut wanted = vec![];
         for (name, required) in SYSCTL {
-            let is_there = value(name).is_some();
-            let needs = match name {
-                "net.pf.filter_local" => self.args.host_access,
-                PFIL_MEMBER => {
-                    self.args.host_access && (is_there || self.host.sysctl(name)?.is_some_and(|now| now != 0))
-                }
-                "net.inet6.ip6.forwarding" => is_there && self.has_inet6()?,
-                _ => is_there,
+            let is_missing = match name {
+                "net.pf.filter_local" => true,
+                PFIL_MEMBER if self.host.sysctl(name)?.is_some_and(|now| now != 0) => true,
+                _ => value(name).is_some(),
             };
-            if needs {
+            if is_missing && self.needs(name)? {
                 wanted.push((name, required.to_owned()));
             }
         }
-        let of_pf = conf.path.with_file_name(OF_PF);
-        let later = read_later(&conf.path, [("sysctl.conf.local", &[] as &[_])])?;
-        let mut parts = vec![self.settings(Format::Sysctl, conf, ours, &wanted, later)];
+        let (of_pf, foreign) = (conf.path.with_file_name(OF_PF), conf.foreign);
+        let mut parts = vec![self.settings(Format::Sysctl, conf, &wanted, &[("sysctl.conf.local", &[])])?];
         if !self.args.host_access && value(PFIL_MEMBER).is_some_and(|value| value != "0") {
             let why = "pf filters on members of bridges, where --hairpin and --host-access do not work";
             _ = writeln!(parts[0].shown, "  note: {PFIL_MEMBER} is not 0: {why}");
         }
         if self.args.host_access || self.args.undo {
-            let of_pf = if ours { ConfFile::read(&of_pf)? } else { ConfFile::none(of_pf) };
+            let of_pf = match foreign {
+                true => ConfFile { path: of_pf, foreign, ..ConfFile::default() },
+                false => ConfFile::read(&of_pf)?,
+            };
             let wanted = [("net.pf.filter_local", "1".to_owned())];
-            parts.push(self.settings(Format::Sysctl, of_pf, ours, &wanted, vec![]));
+            parts.push(self.settings(Format::Sysctl, of_pf, &wanted, &[])?);
         }
         Ok(parts)
+    }
+
+    /// Whether published ports need one of [`SYSCTL`].
+    fn needs(&self, name: &str) -> Result<bool> {
+        match name {
+            "net.inet.ip.forwarding" => Ok(true),
+            "net.inet6.ip6.forwarding" => self.has_inet6(),
+            _ => Ok(self.args.host_access),
+        }
     }
 
     fn missing_values(&self) -> Result<Vec<String>> {
         let mut missing = vec![];
         for (name, value) in SYSCTL {
-            let needs = match name {
-                "net.inet.ip.forwarding" => self.host.gateway(Family::Inet)?.is_some(),
-                "net.inet6.ip6.forwarding" => self.has_inet6()?,
-                _ => self.args.host_access,
-            };
-            if needs && self.host.sysctl(name)?.is_some_and(|now| now.to_string() != value) {
+            if self.needs(name)? && self.host.sysctl(name)?.is_some_and(|now| now.to_string() != value) {
                 missing.push(format!("{name}={value}"));
             }
         }
@@ -360,21 +305,20 @@ impl<'a> Setup<'a> {
     }
 
     /// Loads the rules and sets the variables, or prints the commands for it.
-    fn load(&self, rules_changed: bool, said: &mut String) -> Result<()> {
-        let path = std::fs::canonicalize(&self.args.pf_conf).unwrap_or_else(|_| self.args.pf_conf.clone());
-        let path = path.display();
+    fn load(&self, pf_conf: &Change<'_>, rules_changed: bool, said: &mut String) -> Result<()> {
+        let path = pf_conf.path();
         let values = if self.args.undo { vec![] } else { self.missing_values()? };
         let is_missing =
-            |program: &Path, to: &str| unavailable(format!("there is no {} to {to} with", program.display()));
-        if !self.args.load {
-            if rules_changed || self.is_loaded() == self.args.undo {
+            |program: &Path, to: &str| Err(error!(Unavailable, "there is no {} to {to} with", program.display()));
+        if !(self.args.load && (self.args.write || self.args.undo)) {
+            if rules_changed || !pf_conf.is_one() && self.is_loaded() == self.args.undo {
                 _ = writeln!(said, "  not loaded: pfctl -f {path}");
             }
             if !values.is_empty() {
                 _ = writeln!(said, "  not set: sysctl {}", values.join(" "));
             }
         } else {
-            match self.pfctl(&["-f"], Some(&self.args.pf_conf))? {
+            match self.pfctl(&["-f"], Some(&pf_conf.conf.path))? {
                 None => return is_missing(&self.global.pfctl, "load it"),
                 Some(Ok(_)) => _ = writeln!(said, "{path}: loaded"),
                 Some(Err(why)) => {
@@ -392,7 +336,7 @@ impl<'a> Setup<'a> {
                 match child::output_of(&self.args.sysctl, &[value], None, self.deadline)? {
                     None => return is_missing(&self.args.sysctl, &format!("set {value}")),
                     Some(Ok(_)) => _ = writeln!(said, "{value}: set"),
-                    Some(Err(why)) => return unavailable(format!("sysctl {value}: {why}")),
+                    Some(Err(why)) => return Err(error!(Unavailable, "sysctl {value}: {why}")),
                 }
             }
             if !matches!(self.pfctl(&["-s", "info"], None)?, Some(Ok(info)) if info.contains("Status: Enabled")) {
@@ -407,27 +351,4 @@ impl<'a> Setup<'a> {
         }
         Ok(())
     }
-}
-
-/// The given file, or FreeBSD's; on other systems FreeBSD's is neither read nor written.
-fn file_of(named: Option<&Path>, default: &str) -> Result<(ConfFile, bool)> {
-    match named {
-        Some(path) => Ok((ConfFile::read(path)?, true)),
-        None if cfg!(target_os = "freebsd") => Ok((ConfFile::read(Path::new(default))?, true)),
-        None => Ok((ConfFile::none(PathBuf::from(default)), false)),
-    }
-}
-
-/// The files beside another that are read after it, and the variables that they are read for.
-fn read_later<const FILES: usize>(path: &Path, files: [(&str, &'static [&'static str]); FILES]) -> Result<Vec<Later>> {
-    let mut later = vec![];
-    for (name, only) in files {
-        let path = path.with_file_name(name);
-        // rc.conf.d/NAME may be a directory
-        if path.exists() && !path.is_dir() {
-            let text = ConfFile::read(&path)?.shown().into_owned();
-            later.push(Later { path: path.display().to_string(), text, only });
-        }
-    }
-    Ok(later)
 }

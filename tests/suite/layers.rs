@@ -185,7 +185,7 @@ const ORDER: &[(&str, &[&str])] = &[
             "container",
         ],
     ),
-    ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
+    ("cli::setup", &["marks", "shell", "replace", "settings", "plan"]),
     ("conf", &["line"]),
     ("container", &["kleene", "cni", "oci"]),
     ("container::cni", &["conmon", "code", "input"]),
@@ -204,7 +204,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("publisher", &["request", "survey", "list", "addresses", "states", "resolve", "writer", "change", "apply"]),
     ("spec", &["meant"]),
     ("watch", &["report", "schedule"]),
-    ("cli::setup", &["marks", "shell", "settings", "plan", "replace"]),
+    ("cli::setup", &["marks", "shell", "replace", "settings", "plan"]),
     ("store", &["dir", "records", "summaries"]),
     (
         "pf::native",

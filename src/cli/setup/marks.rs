@@ -52,14 +52,9 @@ pub fn turned_back(text: &[u8]) -> Vec<u8> {
     made
 }
 
-/// Marks the lines of a new file.
-pub fn with_file(mut text: Vec<u8>) -> Vec<u8> {
-    if let Some(end) = text.iter().position(|byte| *byte == b'\n')
-        && text[..end].ends_with(MARK.as_bytes())
-    {
-        text.splice(end - MARK.len()..end, MARK_AND_FILE.bytes());
-    }
-    text
+/// The lines of a new file, with a mark that it is one.
+pub fn with_file(text: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(text).replacen(MARK, MARK_AND_FILE, 1).into_bytes()
 }
 
 pub fn has_file(text: &[u8]) -> bool {

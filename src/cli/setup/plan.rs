@@ -47,13 +47,15 @@ pub struct Plan {
     pub missing: Vec<&'static str>,
 }
 
-/// The file with its calls by wildcard turned into calls of the tree, and what is said of that; or why that must be done by hand.
-pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> std::result::Result<Option<(Vec<u8>, String)>, String> {
+/// The file with its calls by wildcard turned into calls of the tree, and what is said of that; or of what must be done by hand.
+pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> (Vec<u8>, String) {
     let own: Vec<&Wildcard> = all.iter().filter(|wildcard| *wildcard.file == *name).collect();
-    let Some(first) = own.first() else { return Ok(None) };
     let bytes: Option<Vec<_>> = own.iter().map(|wildcard| wildcard.in_text(text)).collect();
-    let by_hand = || format!("line {} calls \"{PARENT}/*\": write \"{PARENT}\" instead", first.line);
-    let text = marks::turned(text, &bytes.ok_or_else(by_hand)?);
+    let Some(bytes) = bytes else {
+        let line = own[0].line;
+        return (text.to_owned(), format!("  note: line {line} calls \"{PARENT}/*\": write \"{PARENT}\" instead\n"));
+    };
+    let text = marks::turned(text, &bytes);
     let mut shown = String::new();
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         if own.iter().any(|wildcard| wildcard.line == number) {
@@ -61,7 +63,7 @@ pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> std::result::Result<
             shown += &format!("  line {number} without the wildcard:\n    {}\n", line.trim());
         }
     }
-    Ok(Some((text, shown)))
+    (text, shown)
 }
 
 #[derive(PartialEq, Eq)]
@@ -201,15 +203,14 @@ pub fn check(ground: &Ground<'_>, text: &[u8]) -> Result<Checked> {
     if proof.holds() {
         return Ok(Checked { proof, no_quick: None, better: None });
     }
-    let other = place(ground, &without_calls(ground, text), &CALLS.map(|(_, line)| line))?;
-    if other.as_ref().is_ok_and(|other| other.checked.no_quick.is_some()) {
+    let other = place(ground, &without_calls(ground, text), &CALLS.map(|(_, line)| line)).unwrap_or_default();
+    if other.checked.is_some_and(|other| other.no_quick.is_some()) {
         let slow = ground.prove(text, false, |line| line)?;
         if slow.holds() {
             return Ok(Checked { proof: slow, no_quick: first_bypassed(proof), better: None });
         }
     }
-    let insertions = other.map_or(vec![], |other| other.insertions);
-    let better = insertions.into_iter().find(|insertion| insertion.lines.contains(&FILTER));
+    let better = other.insertions.into_iter().find(|insertion| insertion.lines.contains(&FILTER));
     Ok(Checked { proof, no_quick: None, better: better.map(|insertion| insertion.beside) })
 }
 
@@ -233,45 +234,42 @@ fn without_calls(ground: &Ground<'_>, text: &[u8]) -> Vec<u8> {
 }
 
 /// The plan for `text`: lines that are missing, and lines of an earlier setup that must move.
-pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Result<Plan> {
+pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Plan {
     let mut plan = Plan { text: text.to_owned(), missing: missing(ground.name, text), ..Plan::default() };
     let outline = Outline::of_file(ground.name, text);
     if let Some(broken) = &outline.broken {
         plan.missing = CALLS.map(|(_, line)| line).to_vec();
         plan.by_hand.push(format!("line {}: {}", broken.line, broken.why));
-        return Ok(plan);
+        return plan;
     }
     let name = ground.file();
     plan.notes = notes(&tops(&outline, &name));
-    match turned(&name, text, &wildcards(ground.name, text)) {
-        Ok(turned) => (plan.text, plan.turned) = turned.unwrap_or_else(|| (text.to_owned(), String::new())),
-        Err(why) => plan.notes.push(why),
-    }
+    (plan.text, plan.turned) = turned(&name, text, &wildcards(ground.name, text));
     let without = without_added(&plan.text);
     plan.moves = without != plan.text;
     if plan.missing.is_empty() {
-        let checked = match check(ground, &plan.text) {
-            Ok(checked) => checked,
+        match check(ground, &plan.text) {
+            Ok(checked) if checked.proof.holds() || !plan.moves => {
+                plan.checked = Some(checked);
+                return plan;
+            }
+            Ok(_) => {}
             Err(error) => {
                 plan.notes.push(format!("not proved: {error}"));
-                return Ok(plan);
+                return plan;
             }
-        };
-        let stays = checked.proof.holds() || !plan.moves;
-        plan.checked = Some(if stays { checked } else { Checked { no_quick: None, better: None, ..checked } });
-        if stays {
-            return Ok(plan);
         }
     }
     plan.missing = missing(ground.name, &without);
-    match place(ground, &without, &plan.missing)? {
-        Ok(placed) => {
-            plan.checked = Some(placed.checked);
-            (plan.text, plan.insertions) = (placed.text, placed.insertions);
+    match place(ground, &without, &plan.missing) {
+        Ok(placed) if placed.by_hand.is_empty() => {
+            let Plan { text, insertions, checked, .. } = placed;
+            return Plan { text, insertions, checked, ..plan };
         }
-        Err(why) => plan.by_hand = why,
+        Ok(placed) => plan.by_hand = placed.by_hand,
+        Err(error) => plan.by_hand = vec![error.to_string()],
     }
-    Ok(plan)
+    plan
 }
 
 fn by_hand(all: &[Top<'_>]) -> Vec<String> {
@@ -311,36 +309,24 @@ fn contradiction(found: &Contradiction) -> String {
     format!("no place is right for kport's rules: {first}{}", both.unwrap_or_default())
 }
 
-/// A file with the lines at their places.
-struct Placed {
-    text: Vec<u8>,
-    insertions: Vec<Insertion>,
-    checked: Checked,
-}
-
-/// Finds the places of the missing lines in `text`, or why there are none.
-fn place(
-    ground: &Ground<'_>, text: &[u8], missing: &[&'static str],
-) -> Result<std::result::Result<Placed, Vec<String>>> {
+/// The missing lines at their places in `text`, or why only the administrator can choose these.
+fn place(ground: &Ground<'_>, text: &[u8], missing: &[&'static str]) -> Result<Plan> {
     let outline = Outline::of_file(ground.name, text);
     let name = ground.file();
     let all = tops(&outline, &name);
+    let nowhere = |by_hand: Vec<String>| Ok(Plan { by_hand, ..Plan::default() });
     let unknown = by_hand(&all);
     if !unknown.is_empty() {
-        return Ok(Err(unknown));
+        return nowhere(unknown);
     }
-    let conf = match Conf::of_named(ground.name, text) {
-        Ok(conf) => conf,
-        Err(error) => return Ok(Err(vec![error.to_string()])),
-    };
+    let conf = Conf::of_named(ground.name, text)?;
     let [nat, rdr, filter] = CALLS.map(|(kind, _)| candidates(&all, text, kind));
     let rules = |of: &[Candidate]| of.iter().map(|candidate| candidate.rules).collect();
     let positions = Positions { nat: rules(&nat), rdr: rules(&rdr), filter: rules(&filter) };
     let (judge, entrances) = proof::judge(ground.host, [("", &conf)], &name)?;
-    let places = match proof::places(&judge, &conf, &entrances, &positions) {
-        Ok(Ok(places)) => places,
-        Ok(Err(found)) => return Ok(Err(vec![contradiction(&found)])),
-        Err(error) => return Ok(Err(vec![error.to_string()])),
+    let places = match proof::places(&judge, &conf, &entrances, &positions)? {
+        Ok(places) => places,
+        Err(found) => return nowhere(vec![contradiction(&found)]),
     };
     let mut failed = None;
     for place in places {
@@ -353,23 +339,20 @@ fn place(
         if let Some(last) = insertions.iter().find(|insertion| insertion.at == text.len())
             && (text.ends_with(b"\\") || text.ends_with(b"\\\n"))
         {
-            return Ok(Err(vec![format!("line {}: the backslash at its end joins the next line to it", last.after)]));
+            return nowhere(vec![format!("line {}: the backslash at its end joins the next line to it", last.after)]);
         }
         let made = inserted(text, &insertions);
         let prove = |quick| ground.prove(&made, quick, |line| old_line(&insertions, line));
-        let proof = match prove(quick) {
-            Ok(proof) => proof,
-            Err(error) => return Ok(Err(vec![error.to_string()])),
-        };
+        let proof = prove(quick)?;
         if proof.holds() {
             let no_quick = if quick { None } else { first_bypassed(prove(true)?) };
-            let checked = Checked { proof, no_quick, better: None };
-            return Ok(Ok(Placed { text: made, insertions, checked }));
+            let checked = Some(Checked { proof, no_quick, better: None });
+            return Ok(Plan { text: made, insertions, checked, ..Plan::default() });
         }
         failed.get_or_insert(proof);
     }
     let failures = failed.iter().flat_map(Proof::failures);
-    Ok(Err(std::iter::once("no place is right for kport's rules".to_owned()).chain(failures).collect()))
+    nowhere(std::iter::once("no place is right for kport's rules".to_owned()).chain(failures).collect())
 }
 
 /// The missing lines at their places in a text, from the top down.

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::marks;
+use super::replace::ConfFile;
 use super::shell::{self, Assignment, Script};
 
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +51,8 @@ fn is_enough(required: &str, value: &str) -> bool {
     value == required || required == "YES" && yes
 }
 
-/// A file that is read after the one that is written, and overrides it.
-pub struct Later {
-    pub path: String,
-    pub text: String,
-    /// The variables that it is read for; empty for all.
-    pub only: &'static [&'static str],
-}
+/// A file that is read after the one that is written, and overrides it; and the variables that it is read for, empty for all.
+pub type Later = (ConfFile, &'static [&'static str]);
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Additions {
@@ -91,13 +87,14 @@ pub fn value(format: Format, text: &str, name: &str) -> Option<String> {
 pub fn plan(format: Format, text: &str, settings: &[Variable], later: &[Later]) -> Additions {
     let mut plan = Additions::default();
     let own = format.read(text);
-    let later: Vec<_> = later.iter().rev().map(|later| (later, format.read(&later.text))).collect();
+    let later: Vec<_> = later.iter().rev().map(|(file, only)| (file, only, format.read(&file.shown()))).collect();
     for (name, required) in settings {
         let line = format.line(name, required);
-        let of_it = later.iter().filter(|(later, _)| later.only.is_empty() || later.only.contains(name));
-        let wins = of_it.filter_map(|(later, script)| Some((later, known(script, name).ok()??))).next();
-        if let Some((Later { path, .. }, (number, value))) = wins {
+        let mut of_it = later.iter().filter(|(_, only, _)| only.is_empty() || only.contains(name));
+        let wins = of_it.find_map(|(file, _, script)| Some((file, known(script, name).ok()??)));
+        if let Some((file, (number, value))) = wins {
             if !is_enough(required, value) {
+                let path = file.path.display();
                 let why = format!("{path} line {number}: {name} is {value:?}, which wins; change it to {line}");
                 plan.by_hand.push(why);
             }
@@ -127,12 +124,9 @@ impl Additions {
 
 /// The file without the lines that [`Additions::applied`] has added. A line whose value was changed stays.
 pub fn undone(format: Format, text: &[u8]) -> Vec<u8> {
-    let wan = |line: &str| {
-        let name = line.strip_prefix(WAN)?.strip_prefix("=\"")?.strip_suffix('"')?;
-        name.parse::<crate::net::Interface>().ok()
-    };
     marks::removed(text, |line| match format {
-        Format::Rc => RC.iter().any(|name| line == format.line(name, "YES")) || wan(line).is_some(),
+        Format::Rc if line.starts_with(&format!("{WAN}=\"")) => true,
+        Format::Rc => RC.iter().any(|name| line == format.line(name, "YES")),
         Format::Sysctl => SYSCTL.iter().any(|(name, value)| line == format.line(name, value)),
     })
 }

@@ -1,5 +1,7 @@
 //! The assignments of an rc.conf(5), a script of sh(1), as far as they are known without running it.
 
+use regex_lite::Regex;
+
 pub struct Assignment {
     pub line: usize,
     pub name: String,
@@ -14,129 +16,100 @@ pub struct Script {
     pub other: Option<(usize, String)>,
 }
 
-/// A word of a command, as far as it was read.
-#[derive(Default)]
-struct Word {
-    text: String,
-    /// The offset of its first `=`, if nothing before it was quoted.
-    equals: Option<usize>,
-    quoted: bool,
-    made_by_sh: bool,
+/// What a script is made of; a comment begins where a word may begin.
+const TOKENS: &str = r#"(?s)[ \t\n;]#[^\n]*|\\.|'[^']*'|"(?:\\.|[^"\\])*"|\$\{\w+\}|\$[({'"]|<<|[A-Za-z_]\w*=|."#;
+/// What a string in double quotes is made of.
+const IN_QUOTES: &str = r"(?s)\\.|\$\{\w+\}|\$[({]|.";
+
+fn tokens<'a>(expression: &str, text: &'a str) -> Vec<&'a str> {
+    Regex::new(expression).iter().flat_map(|tokens| tokens.find_iter(text)).map(|token| token.as_str()).collect()
 }
 
-impl Word {
-    fn push(&mut self, c: char) {
-        if c == '=' && !self.quoted && self.equals.is_none() {
-            self.equals = Some(self.text.len());
-        }
-        self.text.push(c);
-    }
-
-    fn assignment(&self, line: usize) -> Option<Assignment> {
-        let (name, value) = self.text.split_at(self.equals?);
-        let value = (!self.made_by_sh).then(|| value[1..].to_owned());
-        let is_name = !name.is_empty() && name.chars().all(in_name) && !name.starts_with(|c: char| c.is_ascii_digit());
-        is_name.then(|| Assignment { line, name: name.to_owned(), value })
-    }
-}
-
-fn in_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
-}
+/// They may have quotes that do not belong to the file.
+const EXPANSIONS: [&str; 5] = ["`", "$(", "${", "$'", "$\""];
 
 /// Reads a file. An error says why its commands cannot be separated from quoted text.
 pub fn read(text: &str) -> Result<Script, String> {
     let mut script = Script::default();
-    let mut words: Vec<(usize, Word)> = vec![];
-    // that which has begun
-    let mut word: Option<Word> = None;
-    let mut line = 1;
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        match c {
-            ' ' | '\t' | '\n' | ';' => {
-                words.extend(word.take().map(|word| (line, word)));
-                if matches!(c, '\n' | ';') {
+    // those of the command, and what the last one is made of
+    let (mut words, mut word) = (vec![], vec![]);
+    let mut next = 0;
+    // a comment on the first line comes after something, and the last command ends
+    let text = format!("\n{text}");
+    let mut all = tokens(TOKENS, &text);
+    if all.last().is_some_and(|last| ["\\", "\\\n"].contains(last)) {
+        return Err(format!("line {}: the backslash at its end joins the next line to it", text.lines().count() - 1));
+    }
+    all.push("\n");
+    for token in all {
+        let line = next;
+        next += token.matches('\n').count();
+        let refuse = |why| Err(format!("line {line}: {why}"));
+        match token {
+            "\\\n" => {}
+            blank if blank.starts_with([' ', '\t', '\n', ';']) => {
+                if !word.is_empty() {
+                    words.push((line, std::mem::take(&mut word)));
+                }
+                if blank.starts_with(['\n', ';']) {
                     script.command(std::mem::take(&mut words));
                 }
             }
-            '#' if word.is_none() => while characters.next_if(|c| *c != '\n').is_some() {},
-            '\\' => match characters.next() {
-                Some('\n') if characters.peek().is_some() => line += 1,
-                Some(c) if c != '\n' => {
-                    let word = word.get_or_insert_default();
-                    word.quoted = true;
-                    word.push(c);
+            "'" | "\"" => return refuse("a quote is not closed"),
+            "<<" => return refuse("it has a here-document"),
+            _ if has_expansion(token) => return refuse("the result of this expansion is unknown"),
+            _ => {
+                if "(){}|&<>".contains(token) {
+                    script.other = Some((line, token.to_owned()));
                 }
-                _ => return Err(format!("line {line}: the backslash at its end joins the next line to it")),
-            },
-            '\'' | '"' => {
-                let open = line;
-                let word = word.get_or_insert_default();
-                word.quoted = true;
-                loop {
-                    let inner = characters.next().ok_or(format!("line {open}: a quote is not closed"))?;
-                    if inner == c {
-                        break;
-                    }
-                    line += usize::from(inner == '\n');
-                    if c == '\'' {
-                        word.text.push(inner);
-                    } else if inner != '\\' {
-                        expansion(inner, characters.clone(), line)?;
-                        word.made_by_sh |= inner == '$';
-                        word.text.push(inner);
-                    } else if let Some(escaped) = characters.next() {
-                        if escaped == '\n' {
-                            line += 1;
-                            continue;
-                        }
-                        word.text.extend((!matches!(escaped, '$' | '`' | '"' | '\\')).then_some('\\'));
-                        word.text.push(escaped);
-                    }
-                }
-            }
-            '<' if characters.peek() == Some(&'<') => return Err(format!("line {line}: it has a here-document")),
-            '(' | ')' | '{' | '}' | '|' | '&' | '<' | '>' => {
-                script.other = Some((line, c.to_string()));
-                word.get_or_insert_default().push(c);
-            }
-            c => {
-                expansion(c, characters.clone(), line)?;
-                let word = word.get_or_insert_default();
-                word.made_by_sh |= matches!(c, '$' | '~');
-                word.push(c);
-                if c == '$' && characters.peek() == Some(&'{') {
-                    // to its end, which `expansion` has seen
-                    word.text.extend(characters.by_ref().take_while(|c| *c != '}'));
-                    word.text.push('}');
-                }
+                word.push(token);
             }
         }
-        line += usize::from(c == '\n');
     }
-    words.extend(word.map(|word| (line, word)));
-    script.command(words);
     Ok(script)
 }
 
-/// Rejects expansions of commands and of words: they may have quotes that do not belong to the file.
-fn expansion(c: char, mut rest: impl Iterator<Item = char>, line: usize) -> Result<(), String> {
-    let refuse = || Err(format!("line {line}: the result of this expansion is unknown"));
-    match (c, rest.next()) {
-        ('`', _) | ('$', Some('(' | '\'' | '"')) => refuse(),
-        ('$', Some('{')) if rest.find(|c| !in_name(*c)) != Some('}') => refuse(),
-        _ => Ok(()),
+fn has_expansion(token: &str) -> bool {
+    let pieces = if token.starts_with('"') { tokens(IN_QUOTES, token) } else { vec![token] };
+    pieces.iter().any(|piece| EXPANSIONS.contains(piece))
+}
+
+/// A word without its quotes, and whether sh(1) makes a part of it.
+fn unquoted(word: &[&str]) -> (String, bool) {
+    let (mut text, mut made_by_sh) = (String::new(), false);
+    for token in word {
+        match token.as_bytes() {
+            [b'\'', inner @ .., b'\''] => text += &token[1..=inner.len()],
+            [b'"', inner @ .., b'"'] => {
+                for piece in tokens(IN_QUOTES, &token[1..=inner.len()]) {
+                    made_by_sh |= piece.starts_with('$');
+                    text += match piece {
+                        "\\\n" => "",
+                        "\\$" | "\\`" | "\\\"" | "\\\\" => &piece[1..],
+                        _ => piece,
+                    };
+                }
+            }
+            [b'\\', ..] => text += &token[1..],
+            _ => {
+                made_by_sh |= token.starts_with(['$', '~']);
+                text += token;
+            }
+        }
     }
+    (text, made_by_sh)
 }
 
 impl Script {
-    fn command(&mut self, words: Vec<(usize, Word)>) {
-        let assignments: Vec<Option<Assignment>> = words.iter().map(|(line, word)| word.assignment(*line)).collect();
+    fn command(&mut self, words: Vec<(usize, Vec<&str>)>) {
+        let name = |word: &[&str]| word[0].strip_suffix('=').filter(|name| !name.is_empty()).map(str::to_owned);
         // an assignment before a command applies only to that command
-        match words.iter().zip(&assignments).find(|(_, assignment)| assignment.is_none()) {
-            Some(((line, word), _)) => self.other = Some((*line, word.text.clone())),
-            None => self.assignments.extend(assignments.into_iter().flatten()),
+        match words.iter().find(|(_, word)| name(word).is_none()) {
+            Some((line, word)) => self.other = Some((*line, unquoted(word).0)),
+            None => self.assignments.extend(words.iter().filter_map(|(line, word)| {
+                let (value, made_by_sh) = unquoted(&word[1..]);
+                Some(Assignment { line: *line, name: name(word)?, value: Some(value).filter(|_| !made_by_sh) })
+            })),
         }
     }
 

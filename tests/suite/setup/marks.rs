@@ -37,9 +37,9 @@ fn what_is_added_is_removed() {
     let mut made = vec![];
     add(&mut made, ["x", "y"]);
     assert!(!has_file(&made));
-    let made = with_file(made);
+    let made = with_file(&made);
     assert_eq!(made, b"x # kport setup (and the file)\ny # kport setup\n");
     assert!(has_file(&made) && removed(&made, |line| line == "x" || line == "y").is_empty());
-    assert_eq!(with_file(b"".to_vec()), b"");
+    assert_eq!(with_file(b""), b"");
     assert_eq!(removed(b"z # kport setup\nx\n", |line| line == "x"), b"z # kport setup\nx\n");
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use kport::cli::setup::replace::{Change, ConfFile, by_flags, replace};
+use kport::cli::setup::replace::{Change, ConfFile, replace};
 use kport::deadline::Deadline;
 use kport::error::Kind;
 
@@ -17,9 +17,9 @@ fn where_one_cannot_be_put_in_place_none_is() {
     fs::set_permissions(file("a"), fs::Permissions::from_mode(0o640)).unwrap();
     fs::write(file("c"), "old").unwrap();
     let mut changes = ["a", "b", "c"].map(|name| Change {
-        checker: None,
         conf: ConfFile::read(&file(name)).unwrap(),
         text: Some(b"new\xe9".to_vec()),
+        ..Change::default()
     });
     let replace = |changes: &[Change<'_>; 3]| {
         replace(&changes.each_ref().map(|change| change), Deadline::after(Duration::from_secs(60)))
@@ -41,13 +41,4 @@ fn where_one_cannot_be_put_in_place_none_is() {
     // a change that was made meanwhile is kept
     let error = replace(&changes).unwrap_err();
     assert!(error.kind() == Kind::Busy && error.message().contains("changed meanwhile"), "{error}");
-}
-
-#[test]
-fn a_file_with_flags_needs_chflags() {
-    let said = by_flags(Path::new("/etc/pf.conf"), "schg,sunlnk");
-    assert!(said.contains("chflags noschg,nosunlnk /etc/pf.conf") && said.contains("chflags schg,sunlnk"), "{said}");
-    assert!(said.contains("single-user mode"), "{said}");
-    let said = by_flags(Path::new("/etc/pf.conf"), "uchg");
-    assert!(said.contains("chflags nouchg /etc/pf.conf, and afterwards chflags uchg"), "{said}");
 }

@@ -1,5 +1,6 @@
 //! The lines that rc.conf(5) and sysctl.conf(5) need.
 
+use kport::cli::setup::replace::ConfFile;
 use kport::cli::setup::settings::{Additions, Format, Later, Variable, plan, undone};
 
 fn wanted() -> Vec<Variable> {
@@ -59,7 +60,8 @@ fn an_rc_conf_that_is_a_program() {
 
 #[test]
 fn a_file_that_is_read_later_wins() {
-    let later = |text: &str, only| [Later { path: "rc.conf.local".to_owned(), text: text.to_owned(), only }];
+    let file = |text: &str| ConfFile { path: "rc.conf.local".into(), text: text.into(), ..ConfFile::default() };
+    let later = |text: &str, only| -> [Later; 1] { [(file(text), only)] };
     let of = |text, only| plan(Format::Rc, "", &wanted(), &later(text, only));
     assert_eq!(of("pf_enable=YES\n", &[]).lines, [BOTH[1]]);
     let no = of("x=y\npf_enable=NO\n", &["pf_enable"]);
