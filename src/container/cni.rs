@@ -18,6 +18,7 @@ mod input;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -28,15 +29,16 @@ use crate::host::Host;
 use crate::managers::Environment;
 use crate::name::{Anchor, JailName};
 use crate::net::Protocol;
+use crate::options::Options;
 use crate::publication::{self, Redirect, Targets};
-use crate::publisher::{Liveness, Outcome, Publisher, Request};
+use crate::publisher::{Liveness, Outcome, Request};
 use crate::readiness;
 use crate::session::Session;
 use crate::store::Documents;
 
 use code::{Code, Failure};
 use conmon::WithoutConmon;
-use input::{Attachment, NEWEST, Network, PortMapping, Publishing, VERSIONS};
+use input::{Attachment, NEWEST, Network, PortMapping, VERSIONS};
 pub use input::{MAX_INPUT, Operation};
 
 /// Runs the operation that the environment names, and returns the document to print, if there is one; on failure that of the error.
@@ -104,8 +106,23 @@ struct Attachments {
 impl Attachments {
     const VERSION: u32 = 1;
 
-    fn none(jail: JailName, jid: Option<i32>, boot: String) -> Attachments {
-        Attachments { version: Attachments::VERSION, boot, jail, jid, list: vec![] }
+    fn read(path: &Path, anchor: &Anchor, bytes: &[u8]) -> error::Result<Attachments> {
+        let damaged = |why: String| error!(System, "{} is not a file of kport: {why}", path.display());
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        let version = &value["version"];
+        if version.is_number() && *version != Attachments::VERSION {
+            return Err(error!(
+                Unsupported,
+                "{} is of version {version}, and this kport supports only version {}: use the kport that wrote it",
+                path.display(),
+                Attachments::VERSION
+            ));
+        }
+        let read: Attachments = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        match read.jail.anchor() == *anchor {
+            true => Ok(read),
+            false => Err(damaged(format!("it is of {}", read.jail.mention()))),
+        }
     }
 
     /// The addresses on all networks, the first network's first.
@@ -119,134 +136,80 @@ impl Attachments {
     }
 }
 
-/// What every version of a document has.
-#[derive(Deserialize)]
-struct Form {
-    version: u32,
-}
-
-/// The attachments of every jail, and the lock over their documents.
-struct Files {
+/// What an operation works with, and the lock over the documents.
+struct Work<'a> {
+    session: Session,
+    program: &'a dyn Program,
     documents: Documents,
+    /// The attachments of every jail.
     list: Vec<Attachments>,
-    /// The documents that could not be read: [`Kind::Unsupported`] for one of another version, which another kport can read.
-    /// They are not changed.
-    unread: Vec<(Anchor, Error)>,
+    /// The documents that could not be read. They are not changed.
+    unread: Vec<Anchor>,
 }
 
-impl Files {
-    /// Waits for the lock until the time-out of the session.
-    fn lock(session: &Session) -> error::Result<Files> {
+impl<'a> Work<'a> {
+    /// Waits for the lock until the time-out of the session, and reads the documents; those that cannot be read are reported. One of
+    /// another version, which another kport can read, is an error if it is that of one of these jails.
+    fn begin(program: &'a dyn Program, session: Session, jails: &[JailName]) -> Result<Work<'a>, Failure> {
         let documents = session.store()?.documents("cni", session.deadline())?;
-        let mut files = Files { documents, list: vec![], unread: vec![] };
-        for anchor in files.documents.anchors()? {
-            match files.read(&anchor, &files.documents.get(&anchor)?) {
-                Ok(read) => files.list.push(read),
-                Err(error) => files.unread.push((anchor, error)),
+        let (mut list, mut unread, mut notes) = (vec![], vec![], vec![]);
+        for anchor in documents.anchors()? {
+            let is_own = || jails.iter().any(|jail| anchor.is_of(jail));
+            match Attachments::read(&documents.path(&anchor), &anchor, &documents.get(&anchor)?) {
+                Ok(read) => list.push(read),
+                Err(error) if error.kind() == Kind::Unsupported && is_own() => return Err(error.into()),
+                Err(error) => {
+                    notes.push(error.to_string());
+                    unread.push(anchor);
+                }
             }
         }
-        Ok(files)
-    }
-
-    fn read(&self, anchor: &Anchor, bytes: &[u8]) -> error::Result<Attachments> {
-        let path = self.documents.path(anchor);
-        let damaged = |why: String| error!(System, "{} is not a file of kport: {why}", path.display());
-        let Form { version } = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        if version != Attachments::VERSION {
-            return Err(error!(
-                Unsupported,
-                "{} is of version {version}, and this kport supports only version {}: use the kport that wrote it",
-                path.display(),
-                Attachments::VERSION
-            ));
-        }
-        let read: Attachments = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        if read.jail.anchor() != *anchor {
-            return Err(damaged(format!("it is of {}", read.jail.mention())));
-        }
-        Ok(read)
-    }
-
-    /// Removes the document of a jail.
-    fn remove(&self, anchor: &Anchor) -> error::Result<()> {
-        self.documents.remove(anchor)
+        program.report(&session, &Outcome { notes, ..Outcome::default() });
+        Ok(Work { session, program, documents, list, unread })
     }
 
     /// Writes the attachments of a jail as a whole or not at all; without attachments the document is removed.
     fn put(&self, attachments: &Attachments) -> error::Result<()> {
         let anchor = attachments.jail.anchor();
         if attachments.list.is_empty() {
-            return self.remove(&anchor);
+            return self.documents.remove(&anchor);
         }
         let bytes = serde_json::to_vec(attachments).map_err(|e| error!(Internal, "attachments: {e}"))?;
         self.documents.put(&anchor, &bytes)
-    }
-}
-
-/// What an operation works with.
-struct Work<'a> {
-    session: Session,
-    program: &'a dyn Program,
-    files: Files,
-}
-
-impl<'a> Work<'a> {
-    /// Locks and reads the files, and reports those that cannot be read. One of another version is an error if it is that of one of
-    /// these jails.
-    fn begin(program: &'a dyn Program, session: Session, jails: &[JailName]) -> Result<Work<'a>, Failure> {
-        let files = Files::lock(&session)?;
-        let is_own = |anchor: &Anchor| jails.iter().any(|jail| anchor.is_of(jail));
-        if let Some((_, error)) =
-            files.unread.iter().find(|(anchor, error)| error.kind() == Kind::Unsupported && is_own(anchor))
-        {
-            return Err(error.clone().into());
-        }
-        let notes = files.unread.iter().map(|(_, error)| error.to_string()).collect();
-        program.report(&session, &Outcome { notes, ..Outcome::default() });
-        Ok(Work { session, program, files })
-    }
-
-    fn host(&self) -> &dyn Host {
-        &*self.session.host
-    }
-
-    fn publisher(&self) -> Result<Publisher<'_>, Failure> {
-        Ok(self.session.publisher(self.program.observer())?)
-    }
-
-    fn report(&self, outcome: &Outcome) {
-        self.program.report(&self.session, outcome);
     }
 
     /// Publishes the ports of the attachments. `force` and `allow_inert` are for ports that were published and checked before.
     fn publish(&self, attachments: &Attachments, force: bool, allow_inert: bool) -> Result<(), Failure> {
         let (mappings, passed_over) = input::of_families(&attachments.mappings(), &attachments.addresses());
+        let publisher = self.session.publisher(self.program.observer())?;
         let Some(spec) = input::spec(&mappings)? else {
-            self.report(&self.publisher()?.unpublish(&attachments.jail, attachments.jid)?);
+            self.program.report(&self.session, &publisher.unpublish(&attachments.jail, attachments.jid)?);
             return Ok(());
         };
-        let mut request = Request::new(attachments.jail.clone(), spec);
-        request.addresses = attachments.addresses();
-        // those of all are the same: `add` checks that
-        request.options = attachments.list.first().map(|first| first.options.clone()).unwrap_or_default();
-        request.jid = attachments.jid;
-        request.force = force;
-        request.allow_inert = allow_inert;
-        // the place of mappings without hostIP; kport doctor reports it
-        request.default_everywhere = true;
-        let mut outcome = self.publisher()?.publish(&request)?;
-        outcome.notes.extend(passed_over.first().map(|first| {
+        let request = Request {
+            addresses: attachments.addresses(),
+            // those of all are the same: `add` checks that
+            options: attachments.list.first().map(|first| first.options.clone()).unwrap_or_default(),
+            jid: attachments.jid,
+            force,
+            allow_inert,
+            // the place of mappings without hostIP; kport doctor reports it
+            default_everywhere: true,
+            ..Request::new(attachments.jail.clone(), spec)
+        };
+        let mut outcome = publisher.publish(&request)?;
+        outcome.notes.extend(passed_over.first().map(|PortMapping { place, protocol, host, .. }| {
             let more = match passed_over.len() {
                 1 => String::new(),
                 n => format!(" (and {} more)", n - 1),
             };
-            let (PortMapping { place, protocol, host, .. }, jail) = (first, attachments.jail.mention());
+            let jail = attachments.jail.mention();
             format!(
                 "{protocol} {host} of {place}{more} is passed over: {jail} has no address of that family, and the port is \
                  published at another address"
             )
         }));
-        self.report(&outcome);
+        self.program.report(&self.session, &outcome);
         Ok(())
     }
 
@@ -259,7 +222,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         // those of another boot are no longer in pf
-        if self.host().boot_id()? == before.boot {
+        if self.session.host.boot_id()? == before.boot {
             // one whose address belongs to the removed network
             let addresses = after.addresses();
             for attachment in &mut after.list {
@@ -267,34 +230,25 @@ impl<'a> Work<'a> {
             }
             self.publish(&after, true, true)?;
         }
-        Ok(self.files.put(&after)?)
+        Ok(self.put(&after)?)
     }
 }
 
-/// The input of `ADD` and `CHECK`.
-struct Asked {
-    own: Attachment,
-    names: Vec<JailName>,
-    publishing: Publishing,
-    result: Value,
-}
-
-impl Asked {
-    fn read(network: &Network, environment: &Environment<'_>) -> Result<Asked, Failure> {
-        let (mut own, names) = Attachment::named(environment, network)?;
-        input::jail(environment)?;
-        let publishing = network.publishing()?;
-        own.mappings = network.mappings(publishing.place)?;
-        let result = network.previous()?;
-        own.addresses = input::addresses(result, &own.interface)?;
-        own.options.clone_from(&publishing.options);
-        let result = input::as_version(result, network.version);
-        Ok(Asked { own, names, publishing, result })
-    }
+/// The input of `ADD` and `CHECK`: the attachment, the names that the container's jail may have, and the result.
+fn asked(network: &Network, environment: &Environment<'_>) -> Result<(Attachment, Vec<JailName>, Value), Failure> {
+    let (mut own, names) = Attachment::named(environment, network)?;
+    input::jail(environment)?;
+    own.options = network.options()?;
+    own.mappings = network.mappings()?;
+    let mut result = network.previous()?.clone();
+    own.addresses = input::addresses(&result, &own.interface)?;
+    result["cniVersion"] = json!(network.version);
+    Ok((own, names, result))
 }
 
 fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<Value, Failure> {
-    let Asked { own, names, publishing, result } = Asked::read(network, environment)?;
+    let (own, names, result) = asked(network, environment)?;
+    let (force, allow_inert) = (network.flag("force")?, network.flag("allowInert")?);
     let mut session = program.session(network.overrides()?)?;
     // the ports that podman's conmon holds for the container are not in use
     let ports = own.mappings.iter().filter(|mapping| mapping.protocol == Protocol::Udp).map(|mapping| mapping.host);
@@ -304,7 +258,7 @@ fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) 
     let is_own = |attachment: &Attachment| attachment.is(&own);
     if own.mappings.is_empty() {
         // an earlier attachment of this name that had ports was not removed
-        work.files.list.iter().try_for_each(|other| work.withdraw(other, is_own))?;
+        work.list.iter().try_for_each(|other| work.withdraw(other, is_own))?;
         return Ok(result);
     }
     if own.addresses.is_empty() {
@@ -314,21 +268,16 @@ fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) 
         );
         return Err(Failure::new(Code::Config, why));
     }
-    let (jail, jid) = running(work.host(), &names)?;
-    let boot = work.host().boot_id()?;
+    let (jail, jid) = running(&*work.session.host, &names)?;
+    let boot = work.session.host.boot_id()?;
     // the container was started again as another jail, without having been removed
-    work.files.list.iter().filter(|other| other.jail != jail).try_for_each(|other| work.withdraw(other, is_own))?;
-    let none = Attachments::none(jail, Some(jid), boot);
-    let before = work.files.list.iter().find(|attachments| attachments.jail == none.jail).cloned();
+    work.list.iter().filter(|other| other.jail != jail).try_for_each(|other| work.withdraw(other, is_own))?;
+    let none = Attachments { version: Attachments::VERSION, boot, jail, jid: Some(jid), list: vec![] };
+    let before = work.list.iter().find(|attachments| attachments.jail == none.jail).unwrap_or(&none);
     // those of an earlier start of the jail are gone
-    let current = before.clone().filter(|b| b.boot == none.boot && b.jid.is_none_or(|before| before == jid));
-    let mut after = current.unwrap_or_else(|| none.clone());
-    after.jid = Some(jid);
-    match after.list.iter_mut().find(|attachment| is_own(attachment)) {
-        Some(same) => *same = own,
-        None => after.list.push(own),
-    }
-    if let Some(other) = after.list.iter().find(|attachment| attachment.options != publishing.options) {
+    let is_current = before.boot == none.boot && before.jid.is_none_or(|before| before == jid);
+    let mut after = Attachments { jid: Some(jid), ..if is_current { before.clone() } else { none.clone() } };
+    if let Some(other) = after.list.iter().find(|other| !is_own(other) && other.options != own.options) {
         let why = format!(
             "networks {} and {} of the same container have different options: a port is published once, \
              so give both networks the same",
@@ -336,9 +285,13 @@ fn add(network: &Network, environment: &Environment<'_>, program: &dyn Program) 
         );
         return Err(Failure::new(Code::Config, why));
     }
-    work.files.put(&after)?;
-    if let Err(failure) = work.publish(&after, publishing.force, publishing.allow_inert) {
-        return Err(match work.files.put(&before.unwrap_or(none)) {
+    match after.list.iter_mut().find(|attachment| is_own(attachment)) {
+        Some(same) => *same = own.clone(),
+        None => after.list.push(own.clone()),
+    }
+    work.put(&after)?;
+    if let Err(failure) = work.publish(&after, force, allow_inert) {
+        return Err(match work.put(before) {
             Ok(()) => failure,
             Err(again) => Failure::new(failure.code, format!("{}; and {again}", failure.details)),
         });
@@ -362,13 +315,14 @@ fn running(host: &dyn Host, names: &[JailName]) -> Result<(JailName, i32), Failu
 fn del(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
     let (own, names) = Attachment::named(environment, network)?;
     let work = Work::begin(program, program.session(network.overrides().unwrap_or_default())?, &names)?;
-    work.files.list.iter().try_for_each(|other| work.withdraw(other, |attachment| attachment.is(&own)))?;
+    work.list.iter().try_for_each(|other| work.withdraw(other, |attachment| attachment.is(&own)))?;
     for jail in &names {
         let anchor = jail.anchor();
         // it is no longer known which of its networks that was
-        if work.files.unread.iter().any(|(unread, _)| *unread == anchor) {
-            work.report(&work.publisher()?.unpublish(jail, None)?);
-            work.files.remove(&anchor)?;
+        if work.unread.contains(&anchor) {
+            let outcome = work.session.publisher(program.observer())?.unpublish(jail, None)?;
+            program.report(&work.session, &outcome);
+            work.documents.remove(&anchor)?;
         }
     }
     Ok(())
@@ -379,7 +333,7 @@ fn gc(network: &Network, program: &dyn Program) -> Result<(), Failure> {
     let valid = network.valid_attachments()?;
     let work = Work::begin(program, program.session(network.overrides().unwrap_or_default())?, &[])?;
     let mut failures: Vec<Failure> = vec![];
-    for other in &work.files.list {
+    for other in &work.list {
         let stale = |a: &Attachment| {
             a.network == network.name && !valid.iter().any(|of| (&of.0, &of.1) == (&a.container, &a.interface))
         };
@@ -394,36 +348,34 @@ fn gc(network: &Network, program: &dyn Program) -> Result<(), Failure> {
 
 fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("0.4.0", "CHECK")?;
-    let (own, names) = Attachment::named(environment, network)?;
-    input::jail(environment)?;
-    if network.mappings(network.publishing()?.place)?.is_empty() {
+    let (own, names, _) = asked(network, environment)?;
+    if own.mappings.is_empty() {
         return Ok(());
     }
     let work = Work::begin(program, program.session(network.overrides()?)?, &names)?;
-    let boot = work.host().boot_id()?;
+    let boot = work.session.host.boot_id()?;
     let has = |attachments: &&Attachments| attachments.boot == boot && attachments.list.iter().any(|a| a.is(&own));
-    let Some(attachments) = work.files.list.iter().find(has) else {
+    let Some(attachments) = work.list.iter().find(has) else {
         let why = format!(
             "interface {} of container {} was not added to network {} with its ports, or not since the host started",
             own.interface, own.container, network.name
         );
         return Err(Failure::new(Code::Unknown, why));
     };
-    let asked = Asked::read(network, environment)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
-    if !attachments.list.contains(&asked.own) {
+    if !attachments.list.contains(&own) {
         return differs(format!(
             "network {} of container {} was added with other ports, addresses or options",
             network.name, own.container
         ));
     }
     let jail = &attachments.jail;
-    let (_, jid) = running(work.host(), std::slice::from_ref(jail))?;
+    let (_, jid) = running(&*work.session.host, std::slice::from_ref(jail))?;
     if attachments.jid.is_some_and(|added| added != jid) {
         let why = format!("{} was started again since its network was added", jail.mention());
         return Err(Failure::new(Code::Unknown, why));
     }
-    let listed = work.publisher()?.list(Some(jail))?;
+    let listed = work.session.publisher(program.observer())?.list(Some(jail))?;
     let found: BTreeSet<String> =
         listed.iter().flat_map(|l| &l.redirects).map(|(redirect, _)| redirect.to_string()).collect();
     for redirect in redirects(attachments)? {
@@ -435,7 +387,7 @@ fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program
     if listed.iter().any(|l| !matches!(l.liveness, Liveness::Live | Liveness::Inert)) {
         return differs(format!("pf does not have the rules of jail \"{jail}\"; run kport apply to load them"));
     }
-    match problem(&work.session, &asked.publishing)? {
+    match problem(&work.session, &own.options)? {
         Some(problem) => Err(Failure::new(Code::NotReady, problem)),
         None => Ok(()),
     }
@@ -453,9 +405,9 @@ fn redirects(attachments: &Attachments) -> Result<Vec<Redirect>, Failure> {
 
 fn status(network: &Network, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("1.1.0", "STATUS")?;
-    let publishing = network.publishing()?;
+    let options = network.options()?;
     let session = program.session(network.overrides()?)?;
-    let problem = match problem(&session, &publishing) {
+    let problem = match problem(&session, &options) {
         Ok(None) => return Ok(()),
         Ok(Some(problem)) => problem,
         // if pf cannot be read, it is not ready
@@ -463,19 +415,19 @@ fn status(network: &Network, program: &dyn Program) -> Result<(), Failure> {
         Err(failure) => return Err(failure),
     };
     let work = Work::begin(program, session, &[])?;
-    let boot = work.host().boot_id()?;
-    let mut living = work.files.list.iter().filter(|attachments| attachments.boot == boot).flat_map(|a| &a.list);
+    let boot = work.session.host.boot_id()?;
+    let mut living = work.list.iter().filter(|attachments| attachments.boot == boot).flat_map(|a| &a.list);
     let suffers = living.any(|attachment| attachment.network == network.name);
     Err(Failure::new(if suffers { Code::Dead } else { Code::Unavailable }, problem))
 }
 
 /// Why nothing could be published with these options at present, and what to do about it.
-fn problem(session: &Session, publishing: &Publishing) -> Result<Option<String>, Failure> {
+fn problem(session: &Session, options: &Options) -> Result<Option<String>, Failure> {
     let (host, status) = (&*session.host, session.firewall.status()?);
-    let needs_nat = publishing.options.translate_sources();
+    let needs_nat = options.translate_sources();
     let mut problem =
         readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
-    if problem.is_none() && publishing.options.host_access {
+    if problem.is_none() && options.host_access {
         problem = readiness::unfiltered(host, "this network")?;
     }
     Ok(problem.map(|problem| problem.to_string()))

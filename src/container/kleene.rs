@@ -79,25 +79,15 @@ pub fn parse(json: &str) -> Result<Ports> {
         let ports =
             format!("host_port {}, container_port {}", quoted(&record.host_port), quoted(&record.container_port));
         let named = |error: Error| error.context(format_args!("record {number} of Kleene's ({ports})"));
-        specs.extend(texts(&record).map_err(named)?);
-        let given = [("ip_address", &record.ip_address), ("ip_address6", &record.ip_address6)];
-        for (slot, (field, text)) in addresses.iter_mut().zip(given) {
-            let Some(address) = address(field, text.as_deref()).map_err(named)? else { continue };
-            if let Some(before) = slot.replace(address).filter(|before| *before != address) {
-                let why = format!(
-                    "{field} is {address}, but an earlier record has {before}; use one address for all ports of a container"
-                );
-                return Err(named(Error::new(Kind::Argument, why)));
-            }
-        }
+        add(&record, &mut specs, &mut addresses).map_err(named)?;
     }
     // the same port twice is an error as in any spec
     let spec = spec::parse(&specs.join(" ")).map_err(|error| error.context("Kleene's records"))?;
     Ok(Ports { spec, addresses: addresses.into_iter().flatten().collect() })
 }
 
-/// The specs of a record, one for each interface.
-fn texts(record: &Record) -> Result<Vec<String>> {
+/// Adds the specs of a record, one for each interface, and its addresses.
+fn add(record: &Record, specs: &mut Vec<String>, addresses: &mut [Option<IpAddr>; 2]) -> Result<()> {
     let refuse = |why: String| Error::new(Kind::Spec, why);
     let host = range("host_port", &record.host_port)?;
     let container = match record.container_port.strip_suffix(":*") {
@@ -121,35 +111,31 @@ fn texts(record: &Record) -> Result<Vec<String>> {
     let known = Protocol::named(protocol);
     let protocol = known.ok_or_else(|| refuse(format!("protocol {} is not tcp or udp", quoted(protocol))))?;
     let ports = format!("{host}:{container}/{protocol}");
-    if record.interfaces.is_empty() {
-        return Ok(vec![ports]);
-    }
-    let place = |name: &String| {
+    for name in &record.interfaces {
         let interface: Interface = name.parse().map_err(|e: Error| refuse(e.message().to_owned()))?;
-        Ok(format!("{interface}:{ports}"))
-    };
-    record.interfaces.iter().map(place).collect()
+        specs.push(format!("{interface}:{ports}"));
+    }
+    if record.interfaces.is_empty() {
+        specs.push(ports);
+    }
+    let given = [("ip_address", &record.ip_address), ("ip_address6", &record.ip_address6)];
+    for (slot, (field, text)) in addresses.iter_mut().zip(given) {
+        let Some(text) = text.as_deref().filter(|text| !text.is_empty()) else { continue };
+        let address = text.parse().ok().filter(|address: &IpAddr| address.is_ipv6() == (field == "ip_address6"));
+        let address =
+            address.ok_or_else(|| error!(Argument, "{field}: {} is not an address of its family", quoted(text)))?;
+        if let Some(before) = slot.replace(address).filter(|before| *before != address) {
+            return Err(error!(
+                Argument,
+                "{field} is {address}, but an earlier record has {before}; use one address for all ports of a container"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// `N` or `A:B`.
 fn range(field: &str, text: &str) -> Result<PortRange> {
-    let refuse = |why: &str| error!(Spec, "{field}: {why}");
-    let port = |text: &str| {
-        // without a sign or leading zeros
-        let port = text.parse::<u16>().ok().filter(|port| *port > 0 && port.to_string() == text);
-        port.ok_or_else(|| refuse(&format!("{} is not a port from 1 to 65535", quoted(text))))
-    };
-    let (first, last) = match text.split_once(':') {
-        Some((first, last)) => (port(first)?, port(last)?),
-        None => (port(text)?, port(text)?),
-    };
-    PortRange::new(first, last)
-        .ok_or_else(|| refuse(&format!("the range is from {first} down to {last}; swap the two")))
-}
-
-fn address(field: &str, text: Option<&str>) -> Result<Option<IpAddr>> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let address: Option<IpAddr> = text.parse().ok();
-    let right = address.filter(|address| address.is_ipv6() == (field == "ip_address6"));
-    right.map(Some).ok_or_else(|| error!(Argument, "{field}: {} is not an address of its family", quoted(text)))
+    let range = text.replacen(':', "-", 1).parse();
+    range.map_err(|error: Error| error!(Spec, "{field}: {}", error.message()))
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::Read;
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::{Overrides, Program};
@@ -39,7 +39,6 @@ const MAX_STATE: u64 = 64 << 20;
 pub struct State {
     id: Value,
     status: Value,
-    /// Those that kport uses.
     annotations: BTreeMap<String, Value>,
     /// Why the document is not a state, or not all of one; the fields are then those before that point.
     broken: Option<String>,
@@ -126,42 +125,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
             match key.as_str() {
                 "id" => state.id = map.next_value()?,
                 "status" => state.status = map.next_value()?,
-                "annotations" => map.next_value_seed(Annotations(&mut state.annotations))?,
+                "annotations" => state.annotations = map.next_value::<Option<_>>()?.unwrap_or_default(),
                 _ => _ = map.next_value::<IgnoredAny>()?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Fills in the annotations that kport uses. An image may have any number of others.
-struct Annotations<'a>(&'a mut BTreeMap<String, Value>);
-
-impl<'de> DeserializeSeed<'de> for Annotations<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Annotations<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("annotations")
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            if key.starts_with(OURS) || [PARENT_JAIL, JID].contains(&key.as_str()) {
-                self.0.insert(key, map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ fn what_is_wrong_names_the_record() {
         format!("[{}, {}]", record("80", "80", r#", "ip_address": "10.0.0.2""#), record(host, container, more))
     };
     for (json, kind, word) in [
-        (second("8010:8000", "9000:*", ""), Kind::Spec, "from 8010 down to 8000"),
+        (second("8010:8000", "9000:*", ""), Kind::Spec, "8010-8000"),
         (second("8000:8010", "80", ""), Kind::Spec, "11 ports on the host and 1 in the container"),
         (second("8000:8010", "9000:9001", ""), Kind::Spec, "use container_port \"9000:*\""),
         (second("0", "80", ""), Kind::Spec, "\"0\" is not a port"),

@@ -1,7 +1,7 @@
 //! podman lets conmon(8) hold the ports that it publishes, with sockets that are never read, so that no other program binds them.
 //! For tcp they do not listen, so kport ignores them. A udp socket looks like any other, so its process is checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::Result;
@@ -40,11 +40,9 @@ impl Host for WithoutConmon {
 
     fn listeners(&self) -> Result<Vec<Listener>> {
         let mut listeners = self.host.listeners()?;
-        let mut conmons = BTreeMap::new();
         listeners.retain(|listener| {
-            let (port, udp) = (listener.port, listener.protocol == Protocol::Udp);
-            let asks = udp && self.ports.contains(&port);
-            !(asks && *conmons.entry(port).or_insert_with(|| self.is_conmons(port)))
+            let asks = listener.protocol == Protocol::Udp && self.ports.contains(&listener.port);
+            !(asks && self.is_conmons(listener.port))
         });
         Ok(listeners)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::Overrides;
 use super::code::{Code, Failure, field, shown, text};
@@ -49,18 +49,12 @@ impl Operation {
 
     /// `CNI_COMMAND`.
     pub(super) fn asked(environment: &Environment<'_>) -> Result<Operation, Failure> {
-        let given = environment.get("CNI_COMMAND");
-        if let Some((_, operation)) = Operation::ALL.into_iter().find(|known| given.as_deref() == Some(known.0)) {
-            return Ok(operation);
-        }
-        let known = Operation::ALL.map(|(name, _)| name).join(", ");
-        Err(refuse(match given {
-            Some(text) => format!("CNI_COMMAND is {}; there are {known}", quoted(&text)),
-            None => format!(
-                "CNI_COMMAND is not set: a container runtime sets it to one of {known}, and gives the network configuration \
-                 on standard input"
-            ),
-        }))
+        let given = environment.get("CNI_COMMAND").unwrap_or_default();
+        let asked = Operation::ALL.into_iter().find(|(name, _)| *name == given);
+        asked.map(|(_, operation)| operation).ok_or_else(|| {
+            let known = Operation::ALL.map(|(name, _)| name).join(", ");
+            refuse(format!("CNI_COMMAND is {}; there are {known}, and a container runtime sets it", quoted(&given)))
+        })
     }
 }
 
@@ -223,16 +217,15 @@ impl Network {
     }
 
     /// The options. An unknown field is an error: a misspelt option must not open a port to everybody.
-    pub fn publishing(&self) -> Result<Publishing, Failure> {
+    pub fn options(&self) -> Result<Options, Failure> {
         let mut fields = self.fields.clone();
         for (key, value) in field::<Map<String, Value>>(&fields, LIMITS)?.unwrap_or_default() {
             fields.insert(format!("{LIMITS}.{key}"), value);
         }
         fields.remove(LIMITS);
         check_names(&fields)?;
-        let flag = |key: &str| field::<bool>(&fields, key).map(|on| on.unwrap_or(false));
         // of portmap: lets the host and the container's own network use the host's address
-        let snat = flag("snat")?;
+        let snat = self.flag("snat")?;
         let mut options = Options { hairpin: snat, host_access: snat, ..Options::default() };
         for (name, takes) in Options::names() {
             let key = &key(name);
@@ -246,11 +239,27 @@ impl Network {
                 options.set(name, &given).map_err(|e| Failure::new(Code::Config, format!("{key}: {e}")))?;
             }
         }
-        Ok(Publishing { options, place: place(&fields)?, force: flag("force")?, allow_inert: flag("allowInert")? })
+        Ok(options)
+    }
+
+    /// A field that is false if it is missing: `force`, `allowInert`.
+    pub fn flag(&self, key: &str) -> Result<bool, Failure> {
+        Ok(field(&self.fields, key)?.unwrap_or(false))
+    }
+
+    /// `place`, for mappings without `hostIP`. A word of other tools is no more an interface here than in a spec.
+    fn place(&self) -> Result<Place, Failure> {
+        let Some(word) = text(&self.fields, "place")? else { return Ok(Place::Any) };
+        if let Some(misread) = Misread::of(&word) {
+            let why = format!("place is {}: {}", shown(&self.fields["place"]), misread.instead());
+            return Err(Failure::new(Code::Config, why));
+        }
+        word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("place: {e}")))
     }
 
     /// `runtimeConfig.portMappings`; may be missing.
-    pub fn mappings(&self, place: Place) -> Result<BTreeSet<PortMapping>, Failure> {
+    pub fn mappings(&self) -> Result<BTreeSet<PortMapping>, Failure> {
+        let place = self.place()?;
         let runtime: Map<String, Value> = field(&self.fields, "runtimeConfig")?.unwrap_or_default();
         let listed: Vec<Map<String, Value>> = field(&runtime, "portMappings")?.unwrap_or_default();
         listed.iter().map(|entry| mapping(entry, place)).collect()
@@ -317,31 +326,6 @@ fn list(result: &Map<String, Value>, key: &str) -> Result<Vec<Map<String, Value>
         .map_err(|e| Failure::new(e.code, format!("prevResult.{}", e.details)))
 }
 
-/// The result in the form of `version`: unchanged, unless it has another version. Before 1.0.0 an address has a field for its
-/// family.
-pub fn as_version(result: &Value, version: &str) -> Value {
-    let mut result = result.clone();
-    let Value::Object(fields) = &mut result else { return result };
-    let came = fields.get("cniVersion").and_then(Value::as_str).map(str::to_owned);
-    if came.as_deref() == Some(version) {
-        return result;
-    }
-    fields.insert("cniVersion".to_owned(), json!(version));
-    if came.is_none_or(|came| came.is_empty()) {
-        return result;
-    }
-    for ip in fields.get_mut("ips").and_then(Value::as_array_mut).into_iter().flatten() {
-        let Value::Object(ip) = ip else { continue };
-        let inet6 = ip.get("address").and_then(Value::as_str).is_some_and(|address| address.contains(':'));
-        if version < "1.0.0" {
-            ip.insert("version".to_owned(), json!(if inet6 { "6" } else { "4" }));
-        } else {
-            ip.remove("version");
-        }
-    }
-    result
-}
-
 // ---- the options
 
 /// The object with the limits. Its keys are flattened: `limits.rate`.
@@ -357,25 +341,8 @@ const KEYS: [(&str, &str); 3] = [
 /// The other keys of kport.
 const OWN: [&str; 6] = ["place", "force", "allowInert", "backend", "stateDir", "timeout"];
 
-/// The options in a document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Publishing {
-    pub options: Options,
-    /// For mappings without `hostIP`.
-    pub place: Place,
-    pub force: bool,
-    pub allow_inert: bool,
-}
-
-/// `place`. A word of other tools is no more an interface here than in a spec.
-fn place(fields: &Map<String, Value>) -> Result<Place, Failure> {
-    let Some(word) = text(fields, "place")? else { return Ok(Place::Any) };
-    if let Some(misread) = Misread::of(&word) {
-        let why = format!("place is {}: {}", shown(&fields["place"]), misread.instead());
-        return Err(Failure::new(Code::Config, why));
-    }
-    word.parse().map_err(|e: Error| Failure::new(Code::Config, format!("place: {e}")))
-}
+/// The fields of portmap that are for iptables.
+const IPTABLES: [&str; 5] = ["conditionsV4", "conditionsV6", "masqAll", "markMasqBit", "externalSetMarkChain"];
 
 /// The key of an option: `hostAccess`.
 fn key(name: &str) -> String {
@@ -392,10 +359,10 @@ fn check_names(fields: &Map<String, Value>) -> Result<(), Failure> {
     for (key, value) in fields {
         let empty = value.is_null() || *value == Value::Bool(false) || value.as_array().is_some_and(Vec::is_empty);
         let why = match key.as_str() {
-            "conditionsV4" | "conditionsV6" | "masqAll" | "markMasqBit" | "externalSetMarkChain" if empty => continue,
-            "conditionsV4" | "conditionsV6" => "conditions of iptables; kport has sources instead",
-            "masqAll" => "the jail sees who connects; hairpin and hostAccess translate where needed",
-            "markMasqBit" | "externalSetMarkChain" => "an option of iptables; omit it",
+            key if IPTABLES.contains(&key) && empty => continue,
+            key if IPTABLES.contains(&key) => {
+                "for iptables, and refused unless it is empty; kport has sources and hairpin"
+            }
             key if own.iter().any(|known| known == key) || OTHERS.contains(&key) || key.starts_with("cni.dev/") => {
                 continue;
             }
