@@ -11,17 +11,15 @@
 mod line;
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::fs::{self, Metadata};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::conflict;
 use crate::error::{Error, Kind, Result, error};
-use crate::files::{names_in, open};
+use crate::files::{self, names_in};
 use crate::host::{Host, HostInterface, Interfaces};
 use crate::name::JailName;
 use crate::net::{Family, Place};
@@ -34,7 +32,7 @@ pub use line::Line;
 /// The file that is read if the caller names none.
 pub const DEFAULT: &str = "/usr/local/etc/kport.conf";
 
-const MAX_FILE: u64 = 4 << 20;
+const MAX_FILE: usize = 4 << 20;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// The lines of kport.conf(5) and of the files in kport.conf.d.
@@ -56,7 +54,7 @@ impl Conf {
             return Err(error!(Argument, "there is no file {}", path.display()));
         }
         let dir = path.with_added_extension("d");
-        if trusted(&dir, OFlags::DIRECTORY)?.is_some() {
+        if is_trusted(&dir, Metadata::is_dir)? {
             let mut names = names_in(&dir)?;
             names.retain(|name| name.ends_with(".conf") && !name.starts_with('.'));
             names.sort_unstable();
@@ -69,8 +67,14 @@ impl Conf {
 
     /// Adds the lines of a file; false if there is none.
     fn add(&mut self, path: &Path) -> Result<bool> {
-        let Some(file) = trusted(path, OFlags::empty())? else { return Ok(false) };
-        self.lines.extend(line::parse(&path.display().to_string(), &text(path, file)?)?);
+        if !is_trusted(path, Metadata::is_file)? {
+            return Ok(false);
+        }
+        let shown = path.display();
+        let bytes = files::read_regular(path, MAX_FILE).map_err(|e| Error::io(format_args!("read {shown}"), &e))?;
+        let text =
+            String::from_utf8(bytes.unwrap_or_default()).map_err(|_| error!(Argument, "{shown} is not UTF-8"))?;
+        self.lines.extend(line::parse(&shown.to_string(), &text)?);
         Ok(true)
     }
 
@@ -94,8 +98,9 @@ impl Conf {
         had.len() != lines.len() || lines.iter().any(|line| !had.iter().any(|old| is_of_line(old, line)))
     }
 
+    /// The targets that are not jails.
     pub fn not_jails(&self) -> BTreeSet<&JailName> {
-        self.lines.iter().filter(|line| line.is_no_jail()).filter_map(Line::jail).collect()
+        self.lines.iter().filter(|line| line.request.no_jail).filter_map(Line::jail).collect()
     }
 }
 
@@ -162,58 +167,32 @@ pub fn apply<'a>(
     done
 }
 
-/// Opens a file or a directory; `None` if there is none. An error if others may have written it, or may replace it.
-fn trusted(path: &Path, flags: OFlags) -> Result<Option<File>> {
-    let shown = path.display();
-    let refuse = |why: String| Err(Error::new(Kind::Permission, why));
-    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = match open(path, flags, Mode::empty()) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // EMLINK on FreeBSD, ELOOP elsewhere; ENOTDIR for a directory
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EMLINK | libc::ENOTDIR)) => {
-            let what = if flags.contains(OFlags::DIRECTORY) { "a directory" } else { "a file" };
-            return refuse(format!("{shown} is not {what} itself: a symbolic link is not followed"));
-        }
-        Err(error) => return Err(Error::io(format_args!("open {shown}"), &error)),
+/// Whether there is such a file, or directory. An error if others may have written it, or may replace it.
+fn is_trusted(path: &Path, is_it: fn(&Metadata) -> bool) -> Result<bool> {
+    let failed = |e| Error::io(format_args!("stat {}", path.display()), &e);
+    let meta = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        meta => meta.map_err(failed)?,
     };
-    let failed = |e| Error::io(format_args!("stat {shown}"), &e);
-    let meta = file.metadata().map_err(failed)?;
-    check_owner(path, &meta)?;
-    if !flags.contains(OFlags::DIRECTORY) {
-        if !meta.is_file() {
-            return refuse(format!("{shown} is not a regular file"));
-        }
-        // who may write to the directory may replace the file
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        check_owner(above, &std::fs::metadata(above).map_err(failed)?)?;
+    if !is_it(&meta) {
+        let why = "is not a regular file, or a directory, itself: a symbolic link is not followed";
+        return Err(error!(Permission, "{} {why}", path.display()));
     }
-    Ok(Some(file))
-}
-
-fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
+    // who may write to the directory may replace the file
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let user = rustix::process::geteuid().as_raw();
-    if (meta.uid() == 0 || meta.uid() == user) && meta.mode() & WRITABLE_BY_OTHERS == 0 {
-        return Ok(());
+    for (path, meta) in [(path, meta), (above, fs::metadata(above).map_err(failed)?)] {
+        if ![0, user].contains(&meta.uid()) || meta.mode() & WRITABLE_BY_OTHERS != 0 {
+            return Err(error!(
+                Permission,
+                "{} opens ports, and others can write to it: it is owned by user {}, mode {:o}; run chown root and chmod go-w",
+                path.display(),
+                meta.uid(),
+                meta.mode() & 0o7777
+            ));
+        }
     }
-    Err(error!(
-        Permission,
-        "{} opens ports, and others can write to it: it is owned by user {}, mode {:o}; run chown root and chmod go-w",
-        path.display(),
-        meta.uid(),
-        meta.mode() & 0o7777
-    ))
-}
-
-fn text(path: &Path, file: File) -> Result<String> {
-    let refuse = |why: String| Err(error!(Argument, "{} {why}", path.display()));
-    let mut text = String::new();
-    match file.take(MAX_FILE + 1).read_to_string(&mut text) {
-        Ok(_) if text.len() as u64 <= MAX_FILE => Ok(text),
-        Ok(_) => refuse(format!("has more than {MAX_FILE} bytes")),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse("is not UTF-8".to_owned()),
-        Err(error) => Err(Error::io(format_args!("read {}", path.display()), &error)),
-    }
+    Ok(true)
 }
 
 /// Addresses in place of a jail's, which is not asked: the IPv4 dummy address (RFC 7600), and a discard-only one (RFC 6666).

@@ -20,7 +20,7 @@ pub struct Line {
     /// If it is for every jail whose name has a match.
     pattern: Option<Regex>,
     /// With the name of the jail, or with the pattern in its place.
-    request: Request,
+    pub(super) request: Request,
     /// The words after the jail, as written: those of `kport publish`.
     pub words: Vec<String>,
     file: Arc<str>,
@@ -40,11 +40,6 @@ impl Line {
 
     pub fn jail(&self) -> Option<&JailName> {
         self.pattern.is_none().then_some(&self.request.jail)
-    }
-
-    /// Whether it names a target that is not a jail.
-    pub fn is_no_jail(&self) -> bool {
-        self.request.no_jail
     }
 
     /// Its request, for one of its jails.
