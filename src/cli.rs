@@ -19,11 +19,12 @@ mod output;
 pub mod setup;
 pub mod traffic;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, error};
 use crate::host::{self, Host};
 use crate::pf::{WithConf, pfctl};
 use crate::pfconf::Conf;
@@ -36,8 +37,12 @@ use output::{Shown, complain};
 /// Runs the helper with the arguments of the process. The value is its exit status.
 pub(crate) fn main() -> ExitCode {
     crate::files::in_helper();
-    if let Err(error) = refuse_borrowed_rights() {
-        return failed(&error);
+    // its user chooses its pfctl(8) and its directory, so a setuid bit on it would make every user root
+    if host::has_borrowed_rights() {
+        return failed(&error!(
+            Permission,
+            "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root"
+        ));
     }
     let cli = match args::parse(&container::command_line()) {
         Ok(cli) => cli,
@@ -47,7 +52,7 @@ pub(crate) fn main() -> ExitCode {
             return match is_answer {
                 true => ExitCode::SUCCESS,
                 false if args::is_stop(&container::command_line(), hook::is_stopped) => {
-                    hook::log(&text.replace('\n', " "));
+                    hook::log(hook::LOG_ERR, &text.replace('\n', " "));
                     ExitCode::SUCCESS
                 }
                 false => ExitCode::from(USAGE),
@@ -65,7 +70,7 @@ fn failed(error: &Error) -> ExitCode {
 fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
     let done = match command {
         // has its own exit statuses
-        Command::Cni => return Ok(container::cni(&global)),
+        Command::Cni => return container::cni(&global),
         Command::Parse { json, specs } => inspect::parse(json, &specs),
         Command::Rules(args) => inspect::rules(&global, &args),
         Command::Publish(args) => change::publish(&global, &args),
@@ -86,19 +91,15 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Opens a file, or standard input for `-`.
-fn open(file: &Path) -> io::Result<Box<dyn Read>> {
-    Ok(if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(std::fs::File::open(file)?) })
-}
-
-/// The user of the helper chooses its pfctl(8) and its directory, so a setuid bit on it would make every user root.
-pub fn refuse_borrowed_rights() -> Result<()> {
-    if !host::has_borrowed_rights() {
-        return Ok(());
-    }
-    let why =
-        "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root";
-    Err(Error::new(Kind::Permission, why))
+/// The text of a file, or of standard input for `-`.
+fn text(file: &Path) -> Result<String> {
+    let mut bytes = vec![];
+    let read = match file == Path::new("-") {
+        true => io::stdin().read_to_end(&mut bytes),
+        false => File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.map_err(|e| error!(Argument, "read {}: {e}", file.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The session of a command that may change something: ports of a described host must not be published in the pf of this one.
@@ -152,5 +153,3 @@ pub fn host(global: &Global) -> Result<Box<dyn Host>> {
     let Some(file) = &global.host else { return Ok(Box::new(host::System)) };
     Ok(Box::new(host::Played::new(file)?))
 }
-
-const _: () = assert!(Kind::Internal as i32 <= u8::MAX as i32);

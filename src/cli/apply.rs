@@ -22,44 +22,42 @@ use super::output::{self, complain, document, print, raw, word};
 use super::{any_session, hook, session, with_publisher};
 
 pub fn apply(global: &Global, args: &ApplyArgs) -> Result<()> {
-    with_publisher(global, |session, publisher| apply_by(session, publisher, global, args))
-}
-
-fn apply_by(session: &Session, publisher: &Publisher<'_>, global: &Global, args: &ApplyArgs) -> Result<()> {
-    let conf = Conf::read(global.config.as_deref());
-    let recorded = publisher.recorded()?;
-    let jails = match args.jails.is_empty() {
-        true => conf::jails(conf.as_ref().ok(), &*session.host, &recorded)?,
-        false => args.jails.iter().cloned().collect(),
-    };
-    if args.dry_run {
-        let conf = conf?;
-        return print(&difference(session, publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
-    }
-    // on a system without jails, for trying kport, none is gone
-    let gc = args.jails.is_empty().then(|| publisher.gc());
-    let gc = gc.filter(|gc| !gc.as_ref().is_err_and(|error| error.kind() == Kind::Unsupported));
-    let followed = conf::apply(publisher, conf.as_ref().ok(), &recorded, &jails).into_iter();
-    let followed = followed.map(|(jail, result)| result.map_err(|error| error.context(jail.mention())));
-    let mut all = Outcome::default();
-    // without the lines, the rest is done anyway
-    let mut errors: Vec<Error> = conf.as_ref().err().cloned().into_iter().collect();
-    for result in gc.into_iter().chain(followed) {
-        match result {
-            Ok(outcome) => {
-                all.changed |= outcome.changed;
-                all.killed += outcome.killed;
-                all.redirects.extend(outcome.redirects);
-                all.notes.extend(outcome.notes);
-            }
-            Err(error) => errors.push(error),
+    with_publisher(global, |session, publisher| {
+        let conf = Conf::read(global.config.as_deref());
+        let recorded = publisher.recorded()?;
+        let jails = match args.jails.is_empty() {
+            true => conf::jails(conf.as_ref().ok(), &*session.host, &recorded)?,
+            false => args.jails.iter().cloned().collect(),
+        };
+        if args.dry_run {
+            let conf = conf?;
+            return print(&difference(session, publisher, &conf, &recorded, &jails, args.jails.is_empty())?);
         }
-    }
-    output::outcome(session, &all, global.quiet);
-    if args.json {
-        print(&document(&output::outcome_json(&all)))?;
-    }
-    Error::all(errors)
+        // on a system without jails, for trying kport, none is gone
+        let gc = args.jails.is_empty().then(|| publisher.gc());
+        let gc = gc.filter(|gc| !gc.as_ref().is_err_and(|error| error.kind() == Kind::Unsupported));
+        let followed = conf::apply(publisher, conf.as_ref().ok(), &recorded, &jails).into_iter();
+        let followed = followed.map(|(jail, result)| result.map_err(|error| error.context(jail.mention())));
+        let mut all = Outcome::default();
+        // without the lines, the rest is done anyway
+        let mut errors: Vec<Error> = conf.as_ref().err().cloned().into_iter().collect();
+        for result in gc.into_iter().chain(followed) {
+            match result {
+                Ok(outcome) => {
+                    all.changed |= outcome.changed;
+                    all.killed += outcome.killed;
+                    all.redirects.extend(outcome.redirects);
+                    all.notes.extend(outcome.notes);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+        output::outcome(session, &all, global.quiet);
+        if args.json {
+            print(&document(&output::outcome_json(&all)))?;
+        }
+        Error::all(errors)
+    })
 }
 
 /// What apply would do, as commands; for `all` also what belongs to no jail.
@@ -68,7 +66,6 @@ fn difference(
     all: bool,
 ) -> Result<String> {
     let mut text = String::new();
-    let mut runs = false;
     for jail in jails {
         let record = recorded.iter().find(|record| record.jail == *jail);
         if record.is_some_and(|record| record.gone) {
@@ -80,7 +77,6 @@ fn difference(
         if !running && had.is_empty() && !conf.not_jails().contains(jail) {
             continue;
         }
-        runs = true;
         let wanted = conf.requests(jail);
         let mappings = || wanted.iter().flat_map(|request| request.spec.mappings());
         let gone = had.iter().flat_map(|r| r.spec.mappings()).filter(|old| !mappings().any(|new| new == *old));
@@ -95,23 +91,18 @@ fn difference(
             }
         }
     }
-    if runs || !recorded.is_empty() {
-        for listed in publisher.list(None)? {
-            match (listed.liveness, &listed.jail) {
-                (Liveness::Missing, Some(jail)) if !listed.redirects.is_empty() && jails.contains(jail) => {
-                    _ = writeln!(text, "kport apply {}", word(jail.as_str()));
-                }
-                (Liveness::Stale, _) if all => {
-                    let anchor = &listed.anchor;
-                    let name = anchor.child().parse::<JailName>().ok().filter(|name| anchor.is_of(name));
-                    _ = match name {
-                        Some(name) => writeln!(text, "kport unpublish {}", word(name.as_str())),
-                        // a long name is a digest there
-                        None => writeln!(text, "kport apply"),
-                    };
-                }
-                _ => {}
+    for listed in publisher.list(None)? {
+        match (listed.liveness, &listed.jail) {
+            (Liveness::Missing, Some(jail)) if !listed.redirects.is_empty() && jails.contains(jail) => {
+                _ = writeln!(text, "kport apply {}", word(jail.as_str()));
             }
+            (Liveness::Stale, _) if all => {
+                let name = listed.anchor.child().parse().ok().filter(|name| listed.anchor.is_of(name));
+                let unpublish = |name: JailName| format!("kport unpublish {}\n", word(name.as_str()));
+                // a long name is a digest there
+                text += &name.map_or("kport apply\n".to_owned(), unpublish);
+            }
+            _ => {}
         }
     }
     Ok(text)
@@ -157,10 +148,7 @@ pub fn watch(global: &Global, json: bool) -> Result<()> {
         }
         let Some(report) = watcher.step(WAIT)? else { continue };
         let line = report.to_string();
-        match report.what {
-            What::Failed => hook::log(&line),
-            _ => hook::notice(&line),
-        }
+        hook::log(if report.what == What::Failed { hook::LOG_ERR } else { hook::LOG_NOTICE }, &line);
         let line = if json { report.json() } else { printable(&line).into_owned() };
         if !global.quiet && !raw(format!("{line}\n").as_bytes())? {
             return Ok(());

@@ -8,13 +8,12 @@ use std::time::Duration;
 use crate::error::{self, Error, Kind};
 use crate::managers::{self, Exports};
 use crate::name::JailName;
-use crate::net::{Interface, Place, PortRange, Protocol};
+use crate::net::{Interface, Place, PortRange};
 use crate::options::Given;
 use crate::publisher::Request;
 use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
@@ -126,6 +125,7 @@ pub enum Command {
         specs: Vec<String>,
     },
     /// Print the rules that would be loaded, as pf.conf(5) text; change nothing
+    #[command(mut_arg("jail", |arg| arg.required(true)), mut_arg("specs", |arg| arg.required(true)))]
     Rules(RequestArgs),
     /// Publish all ports of a jail, or none; they replace those published before
     Publish(PublishArgs),
@@ -189,6 +189,8 @@ pub struct OciHookArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("jail", |arg| arg.required_unless_present("hook")))]
+#[command(mut_arg("specs", |arg| arg.required_unless_present_any(["hook", "kleene"]).conflicts_with("kleene")))]
 pub struct PublishArgs {
     #[command(flatten)]
     pub request: RequestArgs,
@@ -355,14 +357,9 @@ pub struct Question {
     pub icmp_type: Option<String>,
 }
 
-fn protocol(text: &str) -> Result<IpProtocol, String> {
-    match text {
-        "icmp" => Ok(IpProtocol::ICMP),
-        "icmp6" | "ipv6-icmp" => Ok(IpProtocol::ICMP6),
-        _ => Protocol::named(text).map(IpProtocol::from).ok_or_else(|| {
-            format!("there are {}, icmp, icmp6", Protocol::ALL.map(|protocol| protocol.name()).join(", "))
-        }),
-    }
+fn protocol(text: &str) -> Result<IpProtocol, &'static str> {
+    let is_traced = |p: &IpProtocol| p.with_ports().is_some() || [IpProtocol::ICMP, IpProtocol::ICMP6].contains(p);
+    text.parse().ok().filter(is_traced).ok_or("there are tcp, udp, sctp, icmp, icmp6")
 }
 
 /// An address, and whether it has a port: ICMP has none.
@@ -382,10 +379,9 @@ fn release(text: &str) -> Result<Release, String> {
 #[derive(Clone, Debug, Args)]
 pub struct RequestArgs {
     /// The jail's name, as jls(8) prints it: web
-    // required unless a hook omits it, and clap takes the first SPEC as JAIL then: see `Cli::checked`
+    // a hook may omit it, and clap takes the first SPEC as JAIL then
     #[arg(value_name = "JAIL")]
     pub jail: Option<JailName>,
-    // required unless a hook omits them
     #[arg(value_name = "SPEC", help = SPEC)]
     pub specs: Vec<String>,
     #[command(flatten)]
@@ -425,35 +421,15 @@ impl Cli {
         flags
     }
 
-    /// Checks what clap cannot: the jail and at least one spec are required, unless a hook omits them; help has its own topics.
-    pub fn checked(self) -> Result<Cli, clap::Error> {
-        if let Command::Help { word } = &self.command {
-            return match word.as_deref() {
-                Some(word) if help::topic(word).is_some() => Ok(self),
-                // clap prints the help, or the error for an unknown command
-                Some(word) => Cli::try_parse_from(["kport", word, "--help"]),
-                None => Cli::try_parse_from(["kport", "--help"]),
-            };
-        }
-        let (request, is_kleene) = match &self.command {
-            Command::Publish(args) if !args.hook => (&args.request, args.kleene.is_some()),
-            Command::Rules(request) => (request, false),
-            _ => return Ok(self),
-        };
-        let missing = |what: &str| {
-            let text = format!("the following required arguments were not provided:\n  {what}");
-            (ErrorKind::MissingRequiredArgument, text)
-        };
-        let (kind, text) = match (&request.jail, request.specs.is_empty()) {
-            (None, _) if is_kleene => missing("<JAIL>"),
-            (None, _) => missing("<JAIL>\n  <SPEC>..."),
-            (Some(_), true) if !is_kleene => missing("<SPEC>..."),
-            (Some(_), false) if is_kleene => {
-                (ErrorKind::ArgumentConflict, "--kleene reads the ports from the file; omit SPEC".to_owned())
+    /// Help has its own topics.
+    fn checked(self) -> Result<Cli, clap::Error> {
+        match &self.command {
+            // clap prints the help, or the error for an unknown command
+            Command::Help { word } if word.as_deref().and_then(help::topic).is_none() => {
+                Cli::try_parse_from(["kport"].into_iter().chain(word.as_deref()).chain(["--help"]))
             }
-            _ => return Ok(self),
-        };
-        Err(Cli::command().error(kind, text))
+            _ => Ok(self),
+        }
     }
 }
 

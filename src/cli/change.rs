@@ -1,6 +1,5 @@
 //! `kport publish` and `kport unpublish`.
 
-use std::io::Read;
 use std::path::Path;
 
 use crate::container::kleene;
@@ -12,7 +11,7 @@ use crate::spec::{self, HostPorts};
 
 use super::args::{Global, PublishArgs, RequestArgs, UnpublishArgs};
 use super::output::{self, document, print};
-use super::{hook, host, open, with_publisher};
+use super::{hook, host, text, with_publisher};
 
 pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
     publish_now(global, args).map_err(|error| {
@@ -21,7 +20,7 @@ pub fn publish(global: &Global, args: &PublishArgs) -> Result<()> {
         }
         let error = if args.dry_run { error } else { left_behind(global, error) };
         // a manager may discard the output of its hooks
-        hook::log(&error.to_string());
+        hook::log(hook::LOG_ERR, &error.to_string());
         error
     })
 }
@@ -42,7 +41,9 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
     if args.options.iter().any(|(name, _)| *name == "no-jail") && (args.hook || args.kleene.is_some()) {
         return Err(Error::new(Kind::Argument, "--no-jail cannot be used with --hook or --kleene, which name a jail"));
     }
-    let mut request = match &args.kleene {
+    // the jail that is to have the lines of kport.conf(5), and nothing else of them
+    let mut follows = None;
+    let mut requests = match &args.kleene {
         _ if args.hook => {
             let host = host(global)?;
             let words = (args.request.jail.as_ref(), &args.request.specs[..]);
@@ -50,37 +51,38 @@ fn publish_now(global: &Global, args: &PublishArgs) -> Result<()> {
             if !args.dry_run {
                 caller.check_started(&*host)?;
             }
-            if specs.is_empty() {
-                return publish_lines(global, args, &caller);
-            }
-            let mut of_caller = RequestArgs { jail: Some(caller.jail), ..args.request.clone() };
+            let mut of_caller = RequestArgs { jail: Some(caller.jail.clone()), ..args.request.clone() };
             of_caller.specs = specs.into_iter().map(str::to_owned).collect();
             if of_caller.addresses.is_empty() {
                 of_caller.addresses = caller.addresses;
             }
-            Request { jid: caller.jid, ..of_caller.request()? }
+            let mut requests = match of_caller.specs.is_empty() {
+                true => lines(global, &caller.jail, &of_caller, args)?,
+                false => vec![of_caller.request()?],
+            };
+            // it does not exist yet in exec.prestart
+            let is_followed = requests.is_empty() || host.running(caller.jail.as_str())?.is_some();
+            follows = Some(caller.jail).filter(|_| of_caller.specs.is_empty() && is_followed);
+            requests.iter_mut().for_each(|request| request.jid = caller.jid);
+            requests
         }
-        Some(file) => of_kleene(&args.request, file)?,
-        None => args.request.request()?,
+        Some(file) => vec![of_kleene(&args.request, file)?],
+        None => vec![args.request.request()?],
     };
-    request.jid = request.jid.or(args.jid);
-    args.options.set(&mut request)?;
-    let act = |publisher: &Publisher<'_>| publisher.publish(&request);
-    publish_by(global, args, std::slice::from_ref(&request), act)
-}
-
-/// Publishes requests by `act`, or tries each.
-fn publish_by(
-    global: &Global, args: &PublishArgs, requests: &[Request], act: impl FnOnce(&Publisher<'_>) -> Result<Outcome>,
-) -> Result<()> {
+    for request in &mut requests {
+        request.jid = request.jid.or(args.jid);
+        args.options.set(request)?;
+    }
     if args.dry_run {
-        let mut requests = requests.iter();
-        return requests.try_for_each(|request| change(global, |by| by.dry_run(request)).map(drop));
+        return requests.iter().try_for_each(|request| change(global, |by| by.dry_run(request)).map(drop));
     }
     // in addition to the time of a change
     let wait = requests.iter().map(|request| request.wait).max().unwrap_or_default();
     let waiting = Global { timeout: global.timeout.saturating_add(wait), ..global.clone() };
-    let outcome = change(&waiting, act)?;
+    let outcome = change(&waiting, |publisher| match &follows {
+        Some(jail) => publisher.follow(jail, Some(&requests)),
+        None => publisher.publish_all(&requests),
+    })?;
     // the caller does not know the ports that were chosen
     let auto = requests.iter().flat_map(|request| request.spec.mappings()).any(|m| m.host == HostPorts::Auto);
     match args.json {
@@ -92,10 +94,7 @@ fn publish_by(
 
 /// The request for the ports of Kleene's records, and for their addresses if no others are given.
 fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
-    let mut json = String::new();
-    let read = open(file).and_then(|file| file.take(kleene::MAX_TEXT as u64 + 1).read_to_string(&mut json));
-    read.map_err(|e| Error::io(format_args!("read {}", file.display()), &e))?;
-    let ports = kleene::parse(&json)?;
+    let ports = kleene::parse(&text(file)?)?;
     let mut request = args.request_for(ports.spec)?;
     if request.addresses.is_empty() {
         request.addresses = ports.addresses;
@@ -103,9 +102,9 @@ fn of_kleene(args: &RequestArgs, file: &Path) -> Result<Request> {
     Ok(request)
 }
 
-/// `publish --hook` without ports: the lines of kport.conf(5) for the jail, which may be none.
-fn publish_lines(global: &Global, args: &PublishArgs, caller: &crate::managers::Caller) -> Result<()> {
-    let mut given = args.request.options.iter().chain(args.options.iter());
+/// The lines of kport.conf(5) for the jail, which may be none.
+fn lines(global: &Global, jail: &JailName, of_caller: &RequestArgs, args: &PublishArgs) -> Result<Vec<Request>> {
+    let mut given = of_caller.options.iter().chain(args.options.iter());
     if let Some((option, _)) = given.find(|(name, _)| *name != "wait") {
         return Err(error!(
             Argument,
@@ -113,22 +112,11 @@ fn publish_lines(global: &Global, args: &PublishArgs, caller: &crate::managers::
         ));
     }
     let conf = crate::conf::Conf::read(global.config.as_deref())?;
-    let mut requests: Vec<Request> = conf.of(&caller.jail).map(|line| line.request(&caller.jail)).collect();
-    for request in &mut requests {
-        request.jid = caller.jid;
-        if request.addresses.is_empty() {
-            let addresses = if args.request.addresses.is_empty() { &caller.addresses } else { &args.request.addresses };
-            request.set("address", &Given::List(addresses.clone()))?;
-        }
-        args.options.set(request)?;
+    let mut requests: Vec<Request> = conf.of(jail).map(|line| line.request(jail)).collect();
+    for request in requests.iter_mut().filter(|request| request.addresses.is_empty()) {
+        request.set("address", &Given::List(of_caller.addresses.clone()))?;
     }
-    publish_by(global, args, &requests, |publisher| {
-        // before the jail exists: exec.prestart
-        if !requests.is_empty() && host(global)?.running(caller.jail.as_str())?.is_none() {
-            return publisher.publish_all(&requests);
-        }
-        publisher.follow(&caller.jail, Some(&requests))
-    })
+    Ok(requests)
 }
 
 pub fn unpublish(global: &Global, args: &UnpublishArgs) -> Result<()> {

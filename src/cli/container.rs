@@ -13,7 +13,7 @@ use crate::publisher::{Observer, Outcome};
 use crate::session::Session;
 
 use super::args::{Global, OciHookArgs};
-use super::output::{self, Shown, complain};
+use super::output::{self, Shown};
 use super::{hook, session};
 
 /// The names by which a runtime may call the program, each with its command. A plugin is searched by its `type`; the name of a
@@ -54,20 +54,14 @@ impl Program for Helper<'_> {
 }
 
 /// `kport cni`. The runtime reads errors from standard output.
-pub fn cni(global: &Global) -> ExitCode {
+pub fn cni(global: &Global) -> Result<ExitCode> {
     let helper = Helper { global, observer: Shown::new(global.verbose) };
-    let (document, status) = match cni::answer(&Environment(&hook::variable), &configuration, &helper) {
-        Ok(None) => return ExitCode::SUCCESS,
-        Ok(Some(result)) => (result, ExitCode::SUCCESS),
-        Err(error) => (error, ExitCode::FAILURE),
-    };
-    match output::print(&format!("{document}\n")) {
-        Ok(()) => status,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
+    let answered = cni::answer(&Environment(&hook::variable), &configuration, &helper);
+    let status = if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if let Ok(Some(document)) | Err(document) = answered {
+        output::print(&format!("{document}\n"))?;
     }
+    Ok(status)
 }
 
 /// Reads standard input to its end. For `VERSION` it may be missing.
@@ -84,7 +78,7 @@ fn configuration(operation: Operation) -> Result<Vec<u8>> {
 
 /// `kport oci-hook`. Fails if the ports of a container that starts could not be published; an error must not keep one from stopping.
 pub fn oci_hook(global: &Global, args: &OciHookArgs) -> Result<()> {
-    let Some(state) = hook::read_state(&io::stdin())? else {
+    let Some(state) = hook::state_in("-".as_ref())? else {
         let why = "no OCI state on standard input; use oci-hook only in the configuration of a container runtime";
         return Err(Error::new(Kind::Argument, why));
     };

@@ -28,10 +28,8 @@ pub fn trace(global: &Global, question: &Question) -> Result<()> {
             }
             _ => error,
         })?;
-    let destination = destination(question)?;
-    let source = source(&question.source, destination, &world)?;
-    let packet = packet_of(question, source, destination)?;
-    let sender = world.sender(source.ip(), question.on)?;
+    let packet = packet_of(question, &world)?;
+    let sender = world.sender(packet.from.ip(), question.on)?;
     let mut notes: Vec<String> = session.notice().map(str::to_owned).into_iter().collect();
     if host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0) {
         notes.push("net.link.bridge.pfil_member is 1: rules on the members of bridges are not evaluated".to_owned());
@@ -53,35 +51,27 @@ pub fn trace(global: &Global, question: &Question) -> Result<()> {
     }
 }
 
-/// Checks that ports are given if the protocol has them.
-fn destination(question: &Question) -> Result<SocketAddr> {
-    let icmp = question.protocol.with_ports().is_none();
-    let wrong = |why: &str| Err(error!(Argument, "{}: {why}", question.protocol));
-    let (to, has_port) = question.destination;
+/// The packet in question; ports are given if the protocol has them.
+fn packet_of(question: &Question, world: &World) -> Result<Packet> {
+    let (protocol, (to, has_port)) = (question.protocol, question.destination);
+    let wrong = |why: &str| Err(error!(Argument, "{protocol}: {why}"));
+    let icmp = protocol.with_ports().is_none();
     match (icmp, has_port) {
-        (true, true) => wrong("it has no ports; give only the address"),
-        (false, false) => wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
-        (true, false) if to.is_ipv6() != (question.protocol == IpProtocol::ICMP6) => {
-            wrong("use icmp for IPv4, icmp6 for IPv6")
+        (true, true) => return wrong("it has no ports; give only the address"),
+        (false, false) => return wrong("give the port, too: 192.0.2.1:8080 or [2001:db8::1]:8080"),
+        (true, false) if to.is_ipv6() != (protocol == IpProtocol::ICMP6) => {
+            return wrong("use icmp for IPv4, icmp6 for IPv6");
         }
-        _ => Ok(to),
+        (false, true) if question.icmp_type.is_some() => return wrong("--icmp-type is for icmp and icmp6"),
+        _ => {}
     }
+    let from = source(&question.source, to, world)?;
+    let Some(name) = &question.icmp_type else { return Ok(Packet::first(protocol, from, to)) };
+    let kind = crate::pfconf::icmp_type(name, to.is_ipv6());
+    let kind = kind.ok_or_else(|| error!(Argument, "{} is not an ICMP type of pf.conf(5)", quoted(name)))?;
+    Ok(Packet::icmp(kind, 0, from, to))
 }
 
-fn packet_of(question: &Question, from: SocketAddr, to: SocketAddr) -> Result<Packet> {
-    match &question.icmp_type {
-        None => Ok(Packet::first(question.protocol, from, to)),
-        Some(_) if question.protocol.with_ports().is_some() => {
-            Err(Error::new(Kind::Argument, "--icmp-type is for icmp and icmp6"))
-        }
-        Some(name) => match crate::pfconf::icmp_type(name, to.is_ipv6()) {
-            Some(kind) => Ok(Packet::icmp(kind, 0, from, to)),
-            None => Err(error!(Argument, "{} is not an ICMP type of pf.conf(5)", quoted(name))),
-        },
-    }
-}
-
-/// An address, an address with a port, or the address of a jail in the family of the destination.
 fn source(text: &str, to: SocketAddr, world: &World) -> Result<SocketAddr> {
     let family = Family::of(to.ip());
     if let Ok((mut given, has_port)) = endpoint(text) {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ const STATE_TIME: Duration = Duration::from_secs(5);
 const LOG_SOCKETS: [&str; 3] = ["/var/run/logpriv", "/var/run/log", "/dev/log"];
 
 /// LOG_DAEMON with LOG_ERR and LOG_NOTICE of syslog(3).
-const LOG_ERR: u8 = 3 << 3 | 3;
-const LOG_NOTICE: u8 = 3 << 3 | 5;
+pub const LOG_ERR: u8 = 3 << 3 | 3;
+pub const LOG_NOTICE: u8 = 3 << 3 | 5;
 
 pub fn variable(name: &str) -> Option<String> {
     // bytes that are not UTF-8 become a character that no check accepts
@@ -36,15 +37,7 @@ pub fn variable(name: &str) -> Option<String> {
 pub fn caller<'a>(
     (jail, specs): (Option<&'a JailName>, &'a [String]), jid: Option<i32>, state: Option<&Path>, host: &dyn Host,
 ) -> Result<(Caller, Vec<&'a str>)> {
-    let state = match state {
-        None => None,
-        Some(path) if path == Path::new("-") => read_state(&io::stdin())?,
-        Some(path) => {
-            let file = File::open(path).map_err(|error| Error::io(format_args!("open {}", path.display()), &error))?;
-            read_state(&file)?
-        }
-    };
-    let state = state.map(|state| state.identity()).transpose()?;
+    let state = state.map(state_in).transpose()?.flatten().map(|state| state.identity()).transpose()?;
     let (name, specs) = words(jail.map(JailName::as_str).into_iter().chain(specs.iter().map(String::as_str)));
     Ok((Caller::find(&Environment(&variable), state, (name, jid), host)?, specs))
 }
@@ -61,20 +54,27 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> (Option<&'a str>, 
     (name, words)
 }
 
-/// Reads the state of a container; `None` if there is none. Reading stops at its end, since the writer may keep the pipe open.
-pub fn read_state(from: &(impl AsFd + ?Sized)) -> Result<Option<State>> {
-    let fd = from.as_fd();
-    if rustix::fs::fstat(fd).map_or(true, |stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device()) {
-        // a terminal, /dev/null, or closed
-        return Ok(None);
+/// The state of a container in a file, or on standard input for `-`; `None` if there is none.
+pub fn state_in(path: &Path) -> Result<Option<State>> {
+    let open = || match path == Path::new("-") {
+        true => Ok(io::stdin().as_fd().try_clone_to_owned()?.into()),
+        false => File::open(path),
+    };
+    open().map(read_state).map_err(|error| Error::io(format_args!("open {}", path.display()), &error))
+}
+
+/// Reads a state to its end, since the writer may keep the pipe open.
+pub fn read_state(file: File) -> Option<State> {
+    // a terminal, /dev/null, or closed
+    if file.metadata().map_or(true, |about| about.file_type().is_char_device()) {
+        return None;
     }
-    let file = fd.try_clone_to_owned().map_err(|error| Error::io("read standard input", &error))?.into();
-    Ok(State::read(BufReader::new(InTime { file, deadline: Deadline::after(STATE_TIME) })))
+    State::read(BufReader::new(InTime { file, deadline: Deadline::after(STATE_TIME) }))
 }
 
 /// Whether standard input has the state of a container that has stopped.
 pub fn is_stopped() -> bool {
-    read_state(&io::stdin()).is_ok_and(|state| state.is_some_and(|state| state.has_stopped()))
+    state_in(Path::new("-")).is_ok_and(|state| state.is_some_and(|state| state.has_stopped()))
 }
 
 struct InTime {
@@ -96,16 +96,12 @@ impl Read for InTime {
 pub fn stops_anyway(what: &str, error: &Error) {
     let line = format!("{error}; the {what} stops anyway, and kport apply removes the remaining ports");
     complain(&line);
-    log(&line);
+    log(LOG_ERR, &line);
 }
 
-/// Writes an error to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, the line is dropped.
-pub fn log(line: &str) {
-    log_to(LOG_SOCKETS.map(Path::new), LOG_ERR, line);
-}
-
-pub fn notice(line: &str) {
-    log_to(LOG_SOCKETS.map(Path::new), LOG_NOTICE, line);
+/// Writes a line to syslogd(8), as syslog(3) does for the facility daemon. Without a listener, it is dropped.
+pub fn log(priority: u8, line: &str) {
+    log_to(LOG_SOCKETS.map(Path::new), priority, line);
 }
 
 /// Sends a line to the first of these sockets that somebody reads.

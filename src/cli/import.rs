@@ -1,7 +1,6 @@
 //! `kport import`: prints the ports that another manager has published, as commands of kport.
 
 use std::fmt::Write as _;
-use std::io::Read;
 
 use crate::error::{Error, Kind, Result, error, printable};
 use crate::managers::{Command, Imported, by_jail};
@@ -10,8 +9,8 @@ use crate::options::Given;
 
 use super::args::{Global, ImportArgs};
 use super::change::change;
-use super::open;
 use super::output::{print, word};
+use super::text;
 
 pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
     let mut ports = vec![];
@@ -40,14 +39,6 @@ pub fn run(global: &Global, args: &ImportArgs) -> Result<()> {
 /// A comment of the script, on one line whatever it holds: names of files and lines of others are in it.
 fn comment(text: &mut String, why: &str) {
     _ = writeln!(text, "# {}", printable(why));
-}
-
-fn text(file: &std::path::Path) -> Result<String> {
-    let mut bytes = vec![];
-    open(file)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|e| error!(Argument, "read {}: {e}", file.display()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The commands of a jail, or its lines.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::doctor::self_test::Step;
 use crate::doctor::{Finding, Level};
 use crate::error::{Error, Result, printable};
+use crate::net::Place;
 use crate::pf::Counters;
 use crate::publication::Redirect;
 use crate::publisher::{Listed, Liveness, Observer, Outcome, Phase};
@@ -33,19 +34,16 @@ pub fn outcome(session: &Session, outcome: &Outcome, quiet: bool) {
 /// Prints clap's help and version on standard output, and its errors on standard error. Returns the text.
 pub fn usage(mut error: clap::Error) -> String {
     // it has words of the command line: a newline in one of them must not look like one of clap's
-    let printable_words: Vec<_> = error
-        .context()
-        .filter_map(|(kind, value)| match value {
-            ContextValue::String(text) => Some((kind, ContextValue::String(printable(text).into_owned()))),
-            ContextValue::Strings(texts) => {
-                let texts = texts.iter().map(|text| printable(text).into_owned());
-                Some((kind, ContextValue::Strings(texts.collect())))
+    let kinds: Vec<_> = error.context().map(|(kind, _)| kind).collect();
+    for kind in kinds {
+        let words = match error.get(kind) {
+            Some(ContextValue::String(text)) => ContextValue::String(printable(text).into_owned()),
+            Some(ContextValue::Strings(texts)) => {
+                ContextValue::Strings(texts.iter().map(|text| printable(text).into_owned()).collect())
             }
-            _ => None,
-        })
-        .collect();
-    for (kind, value) in printable_words {
-        error.insert(kind, value);
+            _ => continue,
+        };
+        error.insert(kind, words);
     }
     let text = shown(&error.render().to_string());
     // there is no other place to report a failure
@@ -263,8 +261,7 @@ pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
 }
 
 pub fn target(r: &Redirect) -> String {
-    let (open, close) = if r.target.is_ipv6() { ("[", "]") } else { ("", "") };
-    format!("{open}{}{close}:{}", r.target, r.jail)
+    format!("{}:{}", Place::Address(r.target), r.jail)
 }
 
 pub fn outcome_json(outcome: &Outcome) -> Value {

@@ -25,13 +25,13 @@ pub struct Traffic {
 /// A jail's mappings, in the order of the list.
 pub fn mappings(listed: &Listed) -> Vec<Traffic> {
     let mut mappings: Vec<Traffic> = vec![];
-    let mut places = HashMap::new();
     for (redirect, counters) in &listed.redirects {
-        let at = *places.entry((redirect.protocol, redirect.host)).or_insert_with(|| {
-            mappings.push(Traffic { redirects: vec![], counters: *counters });
-            mappings.len() - 1
-        });
-        mappings[at].redirects.push(*redirect);
+        let is_of_same =
+            |m: &&mut Traffic| (m.redirects[0].protocol, m.redirects[0].host) == (redirect.protocol, redirect.host);
+        match mappings.iter_mut().find(is_of_same) {
+            Some(same) => same.redirects.push(*redirect),
+            None => mappings.push(Traffic { redirects: vec![*redirect], counters: *counters }),
+        }
     }
     mappings
 }

@@ -5,6 +5,7 @@ use kport::cli::hook;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -804,10 +805,11 @@ fn a_state_is_read_to_its_end_though_the_pipe_stays_open() {
     let (reader, mut writer) = io::pipe().unwrap();
     writer.write_all(br#" {"id": "#).unwrap();
     writer.write_all(br#""web"}"#).unwrap();
-    assert_eq!(hook::read_state(&reader).unwrap().unwrap().identity().unwrap().name.as_deref(), Some("web"));
+    let file = || OwnedFd::from(reader.try_clone().unwrap()).into();
+    assert_eq!(hook::read_state(file()).unwrap().identity().unwrap().name.as_deref(), Some("web"));
     drop(writer);
-    assert!(hook::read_state(&reader).unwrap().is_none());
-    assert!(hook::read_state(&fs::File::open("/dev/null").unwrap()).unwrap().is_none());
+    assert!(hook::read_state(file()).is_none());
+    assert!(hook::read_state(fs::File::open("/dev/null").unwrap()).is_none());
 }
 
 #[test]
