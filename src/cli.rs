@@ -1,7 +1,7 @@
 //! kport(8), the helper for shell hooks and administrators: its arguments, and how it prints the results of the library.
 //!
 //! A command is a variant of [`args::Command`] with its arguments, and a function of the module of its group: `change`
-//! (publish, unpublish), `apply` (apply, check, watch), `inspect` (parse, rules, list, help, completions), `traffic` (metrics,
+//! (publish, unpublish), `apply` (apply, check, watch), `inspect` (parse, rules, list, completions), `traffic` (metrics,
 //! list --watch), `diagnose` (doctor, trace), `setup`, `import`, `container` (cni, oci-hook). All of them open a
 //! [`session`], and print with `output`.
 
@@ -44,22 +44,24 @@ pub(crate) fn main() -> ExitCode {
             "it runs setuid or setgid, with the rights of another user; remove that bit with chmod(1), and run it as root"
         ));
     }
-    let cli = match args::parse(&container::command_line()) {
-        Ok(cli) => cli,
-        Err(error) => {
-            let is_answer = !error.use_stderr();
-            let text = output::usage(error);
-            return match is_answer {
-                true => ExitCode::SUCCESS,
-                false if args::is_stop(&container::command_line(), hook::is_stopped) => {
-                    hook::log(hook::LOG_ERR, &text.replace('\n', " "));
-                    ExitCode::SUCCESS
-                }
-                false => ExitCode::from(USAGE),
-            };
+    match args::parse(&container::command_line()) {
+        Ok(cli) => run(cli).unwrap_or_else(|error| failed(&error)),
+        Err(error) => usage(error),
+    }
+}
+
+/// Prints what clap(3) says; the value is the exit status.
+fn usage(error: clap::Error) -> ExitCode {
+    let is_answer = !error.use_stderr();
+    let text = output::usage(error);
+    match is_answer {
+        true => ExitCode::SUCCESS,
+        false if args::is_stop(&container::command_line(), hook::is_stopped) => {
+            hook::log(hook::LOG_ERR, &text.replace('\n', " "));
+            ExitCode::SUCCESS
         }
-    };
-    run(cli).unwrap_or_else(|error| failed(&error))
+        false => ExitCode::from(USAGE),
+    }
 }
 
 fn failed(error: &Error) -> ExitCode {
@@ -86,7 +88,10 @@ fn run(Cli { global, command }: Cli) -> Result<ExitCode> {
         Command::Watch { json } => apply::watch(&global, json),
         Command::Metrics => traffic::metrics(&global),
         Command::Completions { shell } => inspect::completions(shell),
-        Command::Help { word } => inspect::help(word.as_deref()),
+        Command::Help { word } => match word.as_deref().and_then(help::topic) {
+            Some(text) => output::print(text),
+            None => return Ok(args::help(word.as_deref()).map_or(ExitCode::SUCCESS, usage)),
+        },
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -98,11 +98,6 @@ impl<'a> Root<'a> {
         Some(String::from_utf8_lossy(&fs::read(&path).ok()?).into_owned())
     }
 
-    /// Whether a path exists.
-    fn has(&self, path: &str) -> bool {
-        self.below(path.as_ref()).exists()
-    }
-
     /// The paths of the entries of a directory, sorted.
     fn children(&self, dir: impl AsRef<Path>) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.below(dir.as_ref())).into_iter().flatten().flatten();

@@ -17,7 +17,6 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
-use super::help;
 
 /// The help of SPEC.
 const SPEC: &str = "[WHERE:]HOST-PORT[:JAIL-PORT][/PROTOCOL]: 8080:80, em1:53:53/udp; see kport help spec";
@@ -53,7 +52,12 @@ pub fn is_stop(line: &[OsString], has_stopped: impl FnOnce() -> bool) -> bool {
 pub fn parse(line: &[OsString]) -> Result<Cli, clap::Error> {
     let matched = alone(line).and_then(|command| command.try_get_matches_from(line).ok());
     let read = matched.and_then(|matches| Cli::from_arg_matches(&matches).ok());
-    read.map_or_else(|| Cli::try_parse_from(line), Ok).and_then(Cli::checked)
+    read.map_or_else(|| Cli::try_parse_from(line), Ok)
+}
+
+/// The help of a command, or of all; an error for an unknown one.
+pub fn help(word: Option<&str>) -> Option<clap::Error> {
+    Cli::try_parse_from(["kport"].into_iter().chain(word).chain(["--help"])).err()
 }
 
 /// The command of the line without the others, if it is one that hooks call: clap(3) makes the options of all commands that it has,
@@ -419,17 +423,6 @@ impl Cli {
             flags.extend(long.map(|long| format!("--{long}")));
         }
         flags
-    }
-
-    /// Help has its own topics.
-    fn checked(self) -> Result<Cli, clap::Error> {
-        match &self.command {
-            // clap prints the help, or the error for an unknown command
-            Command::Help { word } if word.as_deref().and_then(help::topic).is_none() => {
-                Cli::try_parse_from(["kport"].into_iter().chain(word.as_deref()).chain(["--help"]))
-            }
-            _ => Ok(self),
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that only read: parse, rules, list, help, completions.
+//! The commands that only read: parse, rules, list, completions.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -10,7 +10,7 @@ use crate::spec;
 
 use super::args::{Cli, Global, ListArgs, RequestArgs};
 use super::output::{self, document, print, raw};
-use super::{help as topics, host, session, traffic, with_publisher};
+use super::{host, session, traffic, with_publisher};
 
 /// `kport parse`
 pub fn parse(json: bool, specs: &[String]) -> Result<()> {
@@ -41,11 +41,6 @@ pub fn list(global: &Global, args: &ListArgs) -> Result<()> {
             false => output::list(&publisher.list(jail)?),
         })
     })
-}
-
-/// `kport help spec`, `kport help pf`; the help of a command comes from clap, see [`Cli::checked`]
-pub fn help(word: Option<&str>) -> Result<()> {
-    print(word.and_then(topics::topic).unwrap_or_default())
 }
 
 /// `kport completions`

@@ -212,7 +212,7 @@ impl<'a> Setup<'a> {
     }
 
     fn rc_conf(&self) -> Result<Change<'a>> {
-        let conf = ConfFile::given(self.args.rc_conf.as_deref(), RC_CONF)?;
+        let conf = ConfFile::given(self.args.rc_conf.as_deref(), Path::new(RC_CONF))?;
         let text = conf.shown().into_owned();
         let value = |name: &str| settings::value(Format::Rc, &text, name);
         let mut wanted = vec![("pf_enable", "YES".to_owned()), ("gateway_enable", "YES".to_owned())];
@@ -244,7 +244,7 @@ impl<'a> Setup<'a> {
 
     /// rc.conf(5) enables forwarding; a line of sysctl.conf(5) that disables it would win.
     fn sysctl_conf(&self) -> Result<Vec<Change<'a>>> {
-        let conf = ConfFile::given(self.args.sysctl_conf.as_deref(), SYSCTL_CONF)?;
+        let conf = ConfFile::given(self.args.sysctl_conf.as_deref(), Path::new(SYSCTL_CONF))?;
         let text = conf.shown().into_owned();
         let value = |name: &str| settings::value(Format::Sysctl, &text, name);
         let mut wanted = vec![];
@@ -265,10 +265,7 @@ impl<'a> Setup<'a> {
             _ = writeln!(parts[0].shown, "  note: {PFIL_MEMBER} is not 0: {why}");
         }
         if self.args.host_access || self.args.undo {
-            let of_pf = match foreign {
-                true => ConfFile { path: of_pf, foreign, ..ConfFile::default() },
-                false => ConfFile::read(&of_pf)?,
-            };
+            let of_pf = ConfFile::given((!foreign).then_some(&*of_pf), &of_pf)?;
             let wanted = [("net.pf.filter_local", "1".to_owned())];
             parts.push(self.settings(Format::Sysctl, of_pf, &wanted, &[])?);
         }

@@ -40,7 +40,7 @@ fn replaces_ruleset(root: &Root<'_>) -> Option<Problem> {
     let seen = format!(
         "pot loads {PF_CONF} again if its own anchors are missing from the main ruleset, and that file does not call kport's anchors"
     );
-    let uses_it = root.has("/usr/local/etc/pot/pot.conf");
+    let uses_it = root.below("/usr/local/etc/pot/pot.conf".as_ref()).exists();
     root.without_calls(PF_CONF.as_ref(), seen).filter(|_| uses_it)
 }
 

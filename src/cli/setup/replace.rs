@@ -49,12 +49,12 @@ impl ConfFile {
     }
 
     /// The given file, or FreeBSD's.
-    pub fn given(path: Option<&Path>, default: &str) -> Result<ConfFile> {
+    pub fn given(path: Option<&Path>, default: &Path) -> Result<ConfFile> {
         match path {
             None if cfg!(not(target_os = "freebsd")) => {
                 Ok(ConfFile { path: default.into(), foreign: true, ..ConfFile::default() })
             }
-            path => ConfFile::read(path.unwrap_or(Path::new(default))),
+            path => ConfFile::read(path.unwrap_or(default)),
         }
     }
 
