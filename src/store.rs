@@ -46,6 +46,8 @@ use crate::spec::Spec;
 pub use dir::Lock;
 use records::entries;
 pub use records::{Claim, Documents, Records, claim_folders};
+#[cfg(feature = "internals")]
+pub use summaries::is_settled;
 pub use summaries::{Shown, Summary};
 
 pub const DEFAULT_DIR: &str = "/var/run/kport";

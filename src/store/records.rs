@@ -217,30 +217,33 @@ impl Store {
     pub fn sweep(
         &self, _lock: &Lock, boot: &str, read: &BTreeMap<Anchor, Record>, holds: &mut dyn FnMut(&Anchor) -> bool,
     ) {
+        // the entries of an anchor's record; `None` if all of them stay
+        let mut explained = |anchor: &Anchor| {
+            let record = match read.get(anchor) {
+                Some(known) => Ok(Some(known.clone())),
+                None => self.get(anchor),
+            };
+            match record {
+                Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
+                Ok(old) => {
+                    if old.is_some() {
+                        _ = fs::remove_file(self.record_path(anchor));
+                    }
+                    (!holds(anchor)).then(BTreeSet::new)
+                }
+                Err(_) => None,
+            }
+        };
         let jails = self.dir.join(JAILS);
-        let mut recorded = vec![];
+        let mut known: BTreeMap<Anchor, Option<BTreeSet<String>>> = BTreeMap::new();
         for name in names_in(&jails).unwrap_or_default() {
             if name.strip_suffix(".json.tmp").is_some_and(|child| Anchor::from_child(child).is_some()) {
                 _ = fs::remove_file(jails.join(&name));
             }
-            recorded.extend(name.strip_suffix(".json").and_then(Anchor::from_child));
-        }
-        // the entries of an anchor's record; `None` if all of them stay
-        let mut explained = |anchor: &Anchor| match read
-            .get(anchor)
-            .map_or_else(|| self.get(anchor), |known| Ok(Some(known.clone())))
-        {
-            Ok(Some(record)) if record.boot == boot => Some(entries(&record)),
-            Ok(old) => {
-                if old.is_some() {
-                    _ = fs::remove_file(self.record_path(anchor));
-                }
-                (!holds(anchor)).then(BTreeSet::new)
+            if let Some(anchor) = name.strip_suffix(".json").and_then(Anchor::from_child) {
+                known.entry(anchor).or_insert_with_key(&mut explained);
             }
-            Err(_) => None,
-        };
-        let mut known: BTreeMap<Anchor, Option<BTreeSet<String>>> =
-            recorded.into_iter().map(|anchor| (anchor.clone(), explained(&anchor))).collect();
+        }
         let ports = Protocol::ALL.map(|protocol| format!("ports/{protocol}"));
         for base in ports.into_iter().chain(["targets".to_owned(), "jids".to_owned()]) {
             for folder in names_in(&self.dir.join(&base)).unwrap_or_default() {

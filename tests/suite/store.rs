@@ -5,12 +5,12 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kport::deadline::Deadline;
 use kport::error::{Error, Kind};
 use kport::name::{Anchor, JailName};
-use kport::store::{Lock, Store};
+use kport::store::{Lock, Store, is_settled};
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(60))
@@ -183,4 +183,14 @@ fn documents_are_by_anchor_and_nothing_else_is_one() {
         assert_eq!(documents.get(&anchor("web")).unwrap(), b"");
     }
     assert_eq!(documents.anchors().unwrap(), [anchor("db")]);
+}
+
+/// A file system may count whole seconds.
+#[test]
+fn what_was_just_written_is_not_settled() {
+    let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+    for (now, settled) in [(99_000, false), (100_999, false), (102_000, false), (102_001, true)] {
+        assert_eq!(is_settled(100, at(now)), settled, "{now}");
+    }
+    assert!(!is_settled(-1, at(102_001)));
 }
