@@ -25,16 +25,50 @@ use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
 use crate::rule;
 pub use tree::{Block, Item, change, whole};
 
-/// What a call's condition is about.
+/// The packets that a call is for. Of a jail's anchor: those to ports of the host, at any address or at one; or, after a redirect,
+/// those to an address of the jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Key {
-    /// The destination before a redirect: ports of the host, at any address.
-    Ports(Protocol, PortRange),
-    /// Of one address.
-    At(IpAddr, Protocol, PortRange),
-    /// The destination after it: a jail's address.
-    Address(IpAddr),
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// `None` after a redirect.
+    pub protocol: Option<Protocol>,
+    pub ports: PortRange,
+    pub to: Option<IpNet>,
+}
+
+impl Key {
+    const ALL: PortRange = PortRange::new(1, u16::MAX).expect("they are all ports");
+
+    pub fn ports(protocol: Protocol, ports: PortRange) -> Key {
+        Key { protocol: Some(protocol), ports, to: None }
+    }
+
+    pub fn at(to: IpAddr, protocol: Protocol, ports: PortRange) -> Key {
+        Key { to: Some(to.into()), ..Key::ports(protocol, ports) }
+    }
+
+    pub fn address(to: IpAddr) -> Key {
+        Key { protocol: None, ports: Key::ALL, to: Some(to.into()) }
+    }
+
+    /// That of a rule which calls an anchor; `None` if kport has none such.
+    fn of(rule: &Rule) -> Option<Key> {
+        let protocol = rule.when.protocol.map(|number| Protocol::numbered(number).ok_or(())).transpose().ok()?;
+        let to = if let Operand::Network(network) = rule.when.to.address { Some(network) } else { None };
+        Some(Key { protocol, ports: rule.when.to.ports.and_then(Compared::range).unwrap_or(Key::ALL), to })
+    }
+
+    /// Whether it can be that of a jail's anchor.
+    fn is_of_entry(self) -> bool {
+        self.to.map_or(self.protocol.is_some(), |to| to.prefix_len() == to.max_prefix_len())
+    }
+
+    /// Whether it has each packet that the other one has.
+    fn includes(self, other: Key) -> bool {
+        let to = self.to.is_none_or(|all| other.to.is_some_and(|some| all.contains(&some)));
+        let ports = self.ports.first() <= other.ports.first() && other.ports.last() <= self.ports.last();
+        to && ports && (self.protocol.is_none() || self.protocol == other.protocol)
+    }
 }
 
 /// That an anchor is to be called for the packets of a key.
@@ -44,31 +78,20 @@ pub struct Entry {
     pub key: Key,
     /// The anchor's name below `kport`.
     pub child: String,
-    /// Whether it has translation rules for them: rdr rules for ports, nat rules for an address.
+    pub kinds: Kinds,
+}
+
+/// Which rules an anchor has for the packets of a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Kinds {
+    /// Rdr rules for ports, nat rules for an address.
     pub translates: bool,
-    /// Whether it has filter rules for them.
     pub filters: bool,
 }
 
-impl Entry {
-    fn kinds(&self) -> Kinds {
-        Kinds { translates: self.translates, filters: self.filters }
-    }
-
-    fn is_about_as(&self, other: &Entry) -> bool {
-        (self.key, &self.child) == (other.key, &other.child)
-    }
-}
-
-/// The rulesets in which a call is needed, apart from which of nat and rdr.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Kinds {
-    translates: bool,
-    filters: bool,
-}
-
 impl Kinds {
-    fn or(self, other: Kinds) -> Kinds {
+    #[must_use]
+    pub fn or(self, other: Kinds) -> Kinds {
         Kinds { translates: self.translates || other.translates, filters: self.filters || other.filters }
     }
 }
@@ -99,20 +122,21 @@ pub fn entries(anchor: &Anchor, rules: &[rule::Rule]) -> Vec<Entry> {
         let any = [rule::Address::Any];
         for to in if to.is_empty() { &any[..] } else { to } {
             let key = match to {
-                rule::Address::Host(host) if by_ports => Key::At(*host, *protocol, *ports),
-                _ if by_ports => Key::Ports(*protocol, *ports),
-                rule::Address::Host(host) => Key::Address(*host),
+                rule::Address::Host(host) if by_ports => Key::at(*host, *protocol, *ports),
+                _ if by_ports => Key::ports(*protocol, *ports),
+                rule::Address::Host(host) => Key::address(*host),
                 _ => continue,
             };
-            found.push(Entry { key, child: anchor.child().to_owned(), translates, filters: !translates });
+            let kinds = Kinds { translates, filters: !translates };
+            found.push(Entry { key, child: anchor.child().to_owned(), kinds });
         }
     }
     let mut found = distinct(&found);
     // with --host-access also at a loopback address
-    let anywhere: HashSet<Entry> = found.iter().filter(|entry| matches!(entry.key, Key::Ports(..))).cloned().collect();
-    found.retain(|entry| match entry.key {
-        Key::At(_, protocol, ports) => !anywhere.contains(&Entry { key: Key::Ports(protocol, ports), ..entry.clone() }),
-        _ => true,
+    let anywhere: HashSet<Entry> = found.iter().filter(|entry| entry.key.to.is_none()).cloned().collect();
+    found.retain(|entry| {
+        let key = Key { to: None, ..entry.key };
+        entry.key.to.is_none() || !anywhere.contains(&Entry { key, ..entry.clone() })
     });
     found
 }
@@ -143,7 +167,7 @@ pub(crate) struct Call {
     kind: RuleKind,
     /// As the rule has it: relative.
     path: String,
-    condition: Condition,
+    condition: Key,
 }
 
 impl Call {
@@ -156,21 +180,21 @@ impl Call {
     pub(crate) fn of_kind(is_node: bool, items: &[Item], kind: RuleKind) -> impl Iterator<Item = Call> {
         let to_kport = if is_node { "../../" } else { "" };
         let is_in = move |item: &&Item| match kind {
-            RuleKind::Filter => item.kinds().filters,
-            _ => item.kinds().translates && matches!(item.key(), Key::Address(_)) == (kind == RuleKind::Nat),
+            RuleKind::Filter => item.kinds.filters,
+            _ => item.kinds.translates && item.key().protocol.is_none() == (kind == RuleKind::Nat),
         };
         items.iter().filter(is_in).map(move |item| {
-            let path = match item {
-                Item::Entry(entry) => [to_kport, &entry.child].concat(),
-                Item::Node(node) => format!("{to_kport}{NODES}/{}", node.block),
+            let path = match &item.child {
+                Some(child) => [to_kport, child].concat(),
+                None => format!("{to_kport}{NODES}/{}", item.block),
             };
-            Call { kind, path, condition: item.condition() }
+            Call { kind, path, condition: item.block.condition() }
         })
     }
 
     pub(crate) fn of_rules(rules: &[Rule]) -> Vec<Call> {
         let call = |rule: &Rule| match &rule.action {
-            Action::Call(kind, path) => Some(Call { kind: *kind, path: path.clone(), condition: Condition::of(rule) }),
+            Action::Call(kind, path) => Some(Call { kind: *kind, path: path.clone(), condition: Key::of(rule)? }),
             _ => None,
         };
         rules.iter().filter_map(call).collect()
@@ -178,13 +202,13 @@ impl Call {
 }
 
 impl From<Call> for Rule {
-    fn from(Call { kind, path, condition: Condition { protocol, ports, to } }: Call) -> Rule {
+    fn from(Call { kind, path, condition: Key { protocol, ports, to } }: Call) -> Rule {
         let mut rule = Rule::new(Origin::default(), Action::Call(kind, path));
         // only af-to filters by the port
         let af_to = (to.is_none() && kind == RuleKind::Filter).then_some(Family::Inet6);
         rule.when.family = to.map(|network| Family::of(network.addr())).or(af_to);
-        rule.when.protocol = protocol;
-        rule.when.to.ports = (ports != Condition::ALL).then(|| ports.into());
+        rule.when.protocol = protocol.map(Protocol::number);
+        rule.when.to.ports = (ports != Key::ALL).then(|| ports.into());
         if let Some(network) = to {
             rule.when.to.address = Operand::Network(network);
         }
@@ -198,21 +222,15 @@ fn distinct(entries: &[Entry]) -> Vec<Entry> {
     let mut found: BTreeMap<(Key, &str), Kinds> = BTreeMap::new();
     for entry in entries {
         let kinds = found.entry((entry.key, &entry.child)).or_default();
-        *kinds = kinds.or(entry.kinds());
+        *kinds = kinds.or(entry.kinds);
     }
-    let made = found.into_iter().map(|((key, child), Kinds { translates, filters })| Entry {
-        key,
-        child: child.to_owned(),
-        translates,
-        filters,
-    });
-    made.collect()
+    found.into_iter().map(|((key, child), kinds)| Entry { key, child: child.to_owned(), kinds }).collect()
 }
 
 /// All calls in the ruleset of `kport`, without a tree, for pfctl(8): in a call of rdr rules it takes no range of ports, so a range
 /// has no condition on the port.
 pub(crate) fn flat(entries: &[Entry]) -> Vec<Rule> {
-    let items = tree::sorted(distinct(entries).into_iter().map(Item::Entry).collect());
+    let items = tree::sorted(distinct(entries).into_iter().map(Item::from).collect());
     let mut made = calls(false, &items);
     for rule in &mut made {
         if rule.when.to.ports.is_some_and(|ports| ports.operator == Operator::Range) {
@@ -234,7 +252,7 @@ pub(crate) fn led_to<E>(
     let mut found = vec![];
     let mut known: HashMap<String, Rc<[Call]>> = HashMap::new();
     // anchors whose calls are still to be read: those of one kind of rules, within the condition of the call that leads there
-    let mut waiting = vec![(PARENT.to_owned(), None::<(RuleKind, Condition)>, 0)];
+    let mut waiting = vec![(PARENT.to_owned(), None::<(RuleKind, Key)>, 0)];
     while let Some((caller, by, depth)) = waiting.pop() {
         let calls = match known.get(&caller) {
             Some(calls) => Rc::clone(calls),
@@ -250,14 +268,15 @@ pub(crate) fn led_to<E>(
                 continue;
             };
             if below.strip_prefix(NODES).is_some_and(|rest| rest.starts_with('/')) {
-                let leads = |entry: &Entry| condition.includes(Condition::from(entry.key));
+                let leads = |entry: &Entry| condition.includes(entry.key);
                 // no deeper than kport's own: another program may have made a ring
                 if among.is_none_or(|among| among.iter().any(leads)) && depth < tree::DEEPEST {
                     waiting.push((called.path, Some((*kind, condition)), depth + 1));
                 }
-            } else if let Some(key) = condition.key() {
+            } else if condition.is_of_entry() {
                 let filters = *kind == RuleKind::Filter;
-                found.push(Entry { key, child: below.to_owned(), translates: !filters, filters });
+                let kinds = Kinds { translates: !filters, filters };
+                found.push(Entry { key: condition, child: below.to_owned(), kinds });
             }
         }
     }
@@ -276,51 +295,7 @@ pub fn same(called: &[Entry], wanted: &[Entry]) -> bool {
 
 /// Whether what is called leads to all packets of an entry.
 pub fn covers(called: &[Entry], entry: &Entry) -> bool {
-    let wanted = Condition::from(entry.key);
-    let leads = |other: &&Entry| other.child == entry.child && Condition::from(other.key).includes(wanted);
-    let Kinds { translates, filters } = called.iter().filter(leads).map(Entry::kinds).fold(Kinds::default(), Kinds::or);
-    translates >= entry.translates && filters >= entry.filters
-}
-
-#[derive(Clone, Copy, PartialEq)]
-struct Condition {
-    protocol: Option<u8>,
-    ports: PortRange,
-    to: Option<IpNet>,
-}
-
-impl Condition {
-    const ALL: PortRange = PortRange::new(1, u16::MAX).expect("they are all ports");
-
-    fn of(rule: &Rule) -> Condition {
-        let to = if let Operand::Network(network) = rule.when.to.address { Some(network) } else { None };
-        let ports = rule.when.to.ports.and_then(Compared::range).unwrap_or(Condition::ALL);
-        Condition { protocol: rule.when.protocol, ports, to }
-    }
-
-    /// Whether it holds for each packet for which the other one does.
-    fn includes(self, other: Condition) -> bool {
-        let to = self.to.is_none_or(|all| other.to.is_some_and(|some| all.contains(&some)));
-        let ports = self.ports.first() <= other.ports.first() && other.ports.last() <= self.ports.last();
-        to && ports && (self.protocol.is_none() || self.protocol == other.protocol)
-    }
-
-    fn key(self) -> Option<Key> {
-        let one = |to: IpNet| (to.prefix_len() == to.max_prefix_len()).then(|| to.addr());
-        match (self.protocol, self.to) {
-            (None, to) => one(to?).map(Key::Address),
-            (Some(number), None) => Some(Key::Ports(Protocol::numbered(number)?, self.ports)),
-            (Some(number), Some(to)) => Some(Key::At(one(to)?, Protocol::numbered(number)?, self.ports)),
-        }
-    }
-}
-
-impl From<Key> for Condition {
-    fn from(key: Key) -> Condition {
-        match key {
-            Key::Ports(protocol, ports) => Condition { protocol: Some(protocol.number()), ports, to: None },
-            Key::At(to, protocol, ports) => Condition { to: Some(to.into()), ..Key::Ports(protocol, ports).into() },
-            Key::Address(to) => Condition { protocol: None, ports: Condition::ALL, to: Some(to.into()) },
-        }
-    }
+    let leads = |other: &&Entry| other.child == entry.child && other.key.includes(entry.key);
+    let kinds = called.iter().filter(leads).map(|other| other.kinds).fold(Kinds::default(), Kinds::or);
+    kinds.or(entry.kinds) == kinds
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calls::{Change, Entry};
 use crate::deadline::Deadline;
-use crate::error::{Result, error};
+use crate::error::{Result, Setting, error};
 use crate::name::{Anchor, Label, Table};
 use crate::net::{Family, Interface, Place, PortRange, Protocol};
 use crate::pfconf::Conf;
@@ -92,52 +92,43 @@ pub struct ForeignRedirect {
 /// path; then each anchor that is called.
 pub type Rulesets = Vec<(String, Arc<Conf>)>;
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum States {
-    /// All states of the rules of a jail. Each of them has one of the `targets`, if there are any: where the rules lead to.
-    Jail { label: Label, targets: Vec<IpAddr> },
-    /// The states of one mapping to `target`: of connections to these ports, as they were before the redirect.
-    Mapping { jail: Label, label: Label, protocol: Protocol, ports: PortRange, to: Destination, target: IpAddr },
-    /// Of the states of a mapping to `target`, or of connections to `target` itself, those that were created on this interface by
-    /// these sources. `to` is as for [`States::Mapping`].
-    Part {
-        jail: Label,
-        protocol: Protocol,
-        ports: PortRange,
-        to: Destination,
-        target: IpAddr,
-        on: Option<Interface>,
-        from: Sources,
-    },
-    /// The states of connections to these ports of an address, as long as no rule has replaced this destination: not those of a
-    /// redirect, whoever has made it, and not those of the host's own connections to others. `on` is the interface where the
-    /// state was created, `from` the source; `None` for any.
-    ToHost { on: Option<Interface>, from: Option<IpNet>, protocol: Protocol, address: IpAddr, ports: PortRange },
+/// The states for which everything holds that is given here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct States {
+    /// Of the rules of this jail. Without it, of connections whose destination no rule has replaced: not those of a redirect,
+    /// whoever has made it.
+    pub jail: Option<Label>,
+    /// Of this mapping of the jail, for a backend that [labels](Firewall::labels_mappings) them.
+    pub mapping: Option<Label>,
+    /// Of connections to these ports, as they were before the redirect.
+    pub ports: Option<(Protocol, PortRange)>,
+    /// The address that a connection is to, before the redirect.
+    pub to: Option<Hosts>,
+    pub from: Option<Hosts>,
+    /// The interface where the state was created.
+    pub on: Option<Interface>,
+    /// Each of them has one of these addresses: where the rules lead to, or that of the host. Empty if these are not known.
+    pub at: Vec<IpAddr>,
 }
 
-/// The address that a connection is to, before the redirect; `Except` has the same family.
+/// The addresses of a network, or the others of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Destination {
-    Any,
-    Only(IpAddr),
-    Except(IpAddr),
+pub struct Hosts {
+    pub not: bool,
+    pub network: IpNet,
 }
 
-/// Where connections come from; `Except` has the same family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sources {
-    Any,
-    In(IpNet),
-    Except(IpNet),
-}
+impl Hosts {
+    pub fn of(network: impl Into<IpNet>) -> Hosts {
+        Hosts { not: false, network: network.into() }
+    }
 
-impl Sources {
-    pub fn contain(&self, address: &IpAddr) -> bool {
-        match self {
-            Sources::Any => true,
-            Sources::In(network) => network.contains(address),
-            Sources::Except(network) => network.addr().is_ipv4() == address.is_ipv4() && !network.contains(address),
-        }
+    pub fn except(network: impl Into<IpNet>) -> Hosts {
+        Hosts { not: true, network: network.into() }
+    }
+
+    pub fn contain(&self, address: IpAddr) -> bool {
+        Family::of(address) == Family::of(self.network.addr()) && self.network.contains(&address) != self.not
     }
 }
 
@@ -149,22 +140,21 @@ fn one_by_one<F: Firewall + ?Sized>(firewall: &F, counters: bool) -> Result<BTre
     firewall.anchors()?.into_iter().map(one).collect()
 }
 
-fn compare_one_by_one<F: Firewall + ?Sized>(firewall: &F, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+fn compare_one_by_one<F: Firewall + ?Sized>(
+    firewall: &F, wanted: &[(Anchor, Vec<Rule>)],
+) -> Result<(Vec<bool>, Vec<String>)> {
     let holds = wanted.iter().map(|(anchor, rules)| firewall.holds(anchor, rules)).collect::<Result<_>>()?;
-    Ok(Compared { holds, anchors: firewall.anchors()? })
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Compared {
-    pub holds: Vec<bool>,
-    /// The names below `kport/` of kport's anchors that are not empty, sorted. By pfctl(8) also of those that were emptied some
-    /// seconds ago, or whose load was cut off: [`Firewall::loaded`] tells.
-    pub anchors: Vec<String>,
+    Ok((holds, firewall.anchors()?))
 }
 
 pub type AllCalls<'a> = dyn FnMut() -> Result<Vec<Entry>> + 'a;
 
-/// A driver of pf. No call lasts longer than the deadline that the backend was created with.
+fn unsupported<T>(backend: &str, what: &str) -> Result<T> {
+    Err(error!(Unsupported, "backend {backend} does not {what}").remedy("use", Setting::Backend))
+}
+
+/// A driver of pf. No call lasts longer than the deadline that the backend was created with. What a driver cannot do is
+/// [`Kind::Unsupported`](crate::error::Kind).
 pub trait Firewall {
     /// The name of the backend in `--backend`: `sim`, `pfctl`, `native`.
     fn name(&self) -> &'static str;
@@ -174,17 +164,14 @@ pub trait Firewall {
         true
     }
 
+    /// Whether it runs pfctl(8), which costs far more than anything else: so a publish that changes nothing cannot afford to read
+    /// the main ruleset.
     fn runs_pfctl(&self) -> bool {
         false
     }
 
     /// Whether the states of its rules carry the mapping's label, too.
     fn labels_mappings(&self) -> bool {
-        true
-    }
-
-    /// Whether it keeps the main ruleset until that changes, so that a publish that changes nothing can afford to read it.
-    fn remembers(&self) -> bool {
         true
     }
 
@@ -213,14 +200,21 @@ pub trait Firewall {
         Ok(None)
     }
 
-    /// The names below `kport/` of kport's anchors that are not empty, sorted.
-    fn anchors(&self) -> Result<Vec<String>>;
+    /// The names below `kport/` of kport's anchors that are not empty, sorted. By pfctl(8) also of those that were emptied some
+    /// seconds ago, or whose load was cut off: [`Firewall::loaded`] tells.
+    fn anchors(&self) -> Result<Vec<String>> {
+        unsupported(self.name(), "list anchors")
+    }
 
     /// The contents of an anchor; empty if there is no such anchor. Without `counters` these may be zeros.
-    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded>;
+    fn loaded(&self, _anchor: &Anchor, _counters: bool) -> Result<Loaded> {
+        unsupported(self.name(), "read rules")
+    }
 
     /// What each filter rule of an anchor has counted since it was loaded, in pf's order.
-    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>>;
+    fn filter_counters(&self, _anchor: &Anchor) -> Result<Vec<Counters>> {
+        unsupported(self.name(), "read rules")
+    }
 
     /// The contents of all of kport's anchors, by their names below `kport/`. Without `counters` these may be zeros. A backend
     /// that has to find them one by one looks at those that are `recorded` first.
@@ -228,10 +222,12 @@ pub trait Firewall {
         one_by_one(self, counters)
     }
 
-    fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool>;
+    fn holds(&self, _anchor: &Anchor, _rules: &[Rule]) -> Result<bool> {
+        unsupported(self.name(), "read rules")
+    }
 
-    /// Whether each of these anchors holds exactly these rules, and which anchors there are.
-    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+    /// Whether each of these anchors holds exactly these rules, and which [anchors](Firewall::anchors) there are.
+    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<(Vec<bool>, Vec<String>)> {
         compare_one_by_one(self, wanted)
     }
 
@@ -242,16 +238,22 @@ pub trait Firewall {
 
     /// As [`Firewall::still_holds`]; if so, whether pf still evaluates it. May check less than [`Firewall::status`] does.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        if self.still_holds(anchor, rules)? { self.status().map(Some) } else { Ok(None) }
+        // the status first: it tells which run of pf it is
+        let status = self.status()?;
+        Ok(self.still_holds(anchor, rules)?.then_some(status))
     }
 
     /// Clears an anchor, and returns whether it held anything. [`Kind::Unavailable`] means that there is no pf, and so
     /// no rules.
-    fn clear(&self, anchor: &Anchor) -> Result<bool>;
+    fn clear(&self, _anchor: &Anchor) -> Result<bool> {
+        unsupported(self.name(), "read rules")
+    }
 
     /// Kills states, whichever backend loaded their rules, and returns how many. If a mapping's states cannot be told
-    /// from the jail's other ones, see [`Firewall::labels_mappings`], [`States::Mapping`] kills none.
-    fn kill_states(&self, states: &[States]) -> Result<u64>;
+    /// from the jail's other ones, see [`Firewall::labels_mappings`], none of them is killed.
+    fn kill_states(&self, _states: &[States]) -> Result<u64> {
+        unsupported(self.name(), "end states")
+    }
 
     /// Whether pf runs and evaluates kport's anchors. By default it runs, as for a driver whose main ruleset is a file.
     fn status(&self) -> Result<Status> {
@@ -270,12 +272,14 @@ pub trait Firewall {
 
     /// The rulesets that pf evaluates, for [`World::of_pf`](crate::trace::World::of_pf). If they are not needed, kport's `own`
     /// anchors may be left out: they are many.
-    fn rulesets(&self, own: bool) -> Result<Rulesets>;
+    fn rulesets(&self, _own: bool) -> Result<Rulesets> {
+        unsupported(self.name(), "read rules")
+    }
 
     /// The main ruleset: the skipped interfaces, translation and filter rules, without the tables. Each transaction
     /// uses it, so the result may come from an earlier call if the ruleset has not changed since.
     fn main_ruleset(&self) -> Result<Arc<Conf>> {
-        Err(error!(Unsupported, "backend {} does not read the main ruleset", self.name()))
+        unsupported(self.name(), "read the main ruleset")
     }
 
     /// What [`Firewall::keep`] was given for the main ruleset and the settings that pf has now; `None` if they have changed

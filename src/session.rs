@@ -18,9 +18,6 @@ use crate::store::Store;
 /// it if a run takes 0.19 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The file in the state directory that the native backend leaves for later processes.
-const CACHE: &str = "pf-rulesets.cache";
-
 /// A way to drive pf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -110,7 +107,7 @@ impl Session {
         });
         let over = |native: Native| {
             Box::new(match host.boot_id() {
-                Ok(boot) => native.with_cache(state_dir.join(CACHE), boot),
+                Ok(boot) => native.with_cache(state_dir.clone(), boot),
                 Err(_) => native,
             }) as Box<dyn Firewall>
         };

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Entry, Key, Kinds};
+use super::{Entry, Key, Kinds};
 use crate::net::{PortRange, Protocol};
 
 /// A ruleset has more entries than these before it is split.
@@ -44,13 +44,15 @@ struct Span {
 
 impl Key {
     fn span(self) -> Span {
-        let family = |address: IpAddr| u8::from(address.is_ipv6());
-        let (about, bits, ports) = match self {
-            Key::Ports(protocol, ports) => (protocol as u8, 0, Some((protocol, ports))),
-            Key::At(address, protocol, ports) => (3 + family(address), bits(address), Some((protocol, ports))),
-            Key::Address(address) => (5 + family(address), bits(address), None),
+        let family = |to: IpNet| u8::from(to.addr().is_ipv6());
+        let Key { protocol, ports, to } = self;
+        let about = match (protocol, to) {
+            (Some(protocol), None) => protocol as u8,
+            (Some(_), Some(to)) => 3 + family(to),
+            (None, to) => 5 + to.map_or(0, family),
         };
-        let [first, last] = ports.map_or([0, 0], |(protocol, ports)| {
+        let bits = to.map_or(0, |to| bits(to.addr()));
+        let [first, last] = protocol.map_or([0, 0], |protocol| {
             [ports.first(), ports.last()].map(|port| (protocol as u32) << 28 | u32::from(port) << 12)
         });
         Span { about, first: (bits, first), last: (bits, last) }
@@ -58,7 +60,7 @@ impl Key {
 
     /// The number of groups of four bits in it.
     fn length(self) -> u8 {
-        if matches!(self, Key::Address(_)) { ADDRESS } else { PORTS }
+        if self.protocol.is_none() { ADDRESS } else { PORTS }
     }
 }
 
@@ -101,21 +103,16 @@ impl Block {
     pub fn around(key: Key, length: u8) -> Block {
         // of the bits in so many groups those that differ
         let others = |groups: u8| u128::MAX.checked_shr(4 * u32::from(length.saturating_sub(groups))).unwrap_or(0);
-        let first = |address: IpAddr| match address {
-            IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & !(others(0) as u32)).into(),
+        let first_address = |to: IpNet| match to.addr() {
+            IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits() & !(others(0) as u32))),
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !others(0)).into(),
         };
-        let all = |ports: PortRange| {
-            let others = (others(ADDRESS + 1) >> 112) as u16;
-            let first = ports.first() & !others;
-            PortRange::new(first.max(1), first | others).unwrap_or(ports)
-        };
-        let key = match key {
-            Key::Ports(protocol, ports) => Key::Ports(protocol, all(ports)),
-            Key::At(address, protocol, ports) => {
-                Key::At(first(address), if length > ADDRESS { protocol } else { Protocol::Tcp }, all(ports))
-            }
-            Key::Address(address) => Key::Address(first(address)),
+        let other_ports = (others(ADDRESS + 1) >> 112) as u16;
+        let first = key.ports.first() & !other_ports;
+        let key = Key {
+            protocol: key.protocol.map(|protocol| if length > ADDRESS { protocol } else { Protocol::Tcp }),
+            ports: PortRange::new(first.max(1), first | other_ports).unwrap_or(key.ports),
+            to: key.to.map(|to| first_address(to).into()),
         };
         Block { key, length }
     }
@@ -127,14 +124,12 @@ impl Block {
     }
 
     /// The condition of its node's calls.
-    pub(super) fn condition(&self) -> Condition {
-        let condition = Condition::from(self.key);
-        let has_protocol = self.length > ADDRESS;
+    pub(super) fn condition(&self) -> Key {
         let bits_of = |network: IpNet| 4 * self.length.min(ADDRESS) - (128 - network.max_prefix_len());
-        Condition {
-            protocol: condition.protocol.filter(|_| has_protocol),
-            to: condition.to.and_then(|network| IpNet::new(network.addr(), bits_of(network)).ok()),
-            ..condition
+        Key {
+            protocol: self.key.protocol.filter(|_| self.length > ADDRESS),
+            to: self.key.to.and_then(|network| IpNet::new(network.addr(), bits_of(network)).ok()),
+            ..self.key
         }
     }
 }
@@ -142,66 +137,49 @@ impl Block {
 impl fmt::Display for Block {
     /// The name of its node: `tcp.8080-8095`, `host.192.0.2.0_28`, `host.192.0.2.1.tcp.8080-8095`, `10.0.0.0_28`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let network = self.condition().to.map(|network| format!("{}_{}", network.addr(), network.prefix_len()));
-        match (self.key, network) {
-            (Key::Ports(protocol, ports), _) => write!(f, "{protocol}.{ports}"),
-            (Key::At(address, protocol, ports), _) if self.length > ADDRESS => {
-                write!(f, "host.{address}.{protocol}.{ports}")
-            }
-            (Key::At(..), network) => write!(f, "host.{}", network.unwrap_or_default()),
-            (Key::Address(_), network) => f.write_str(&network.unwrap_or_default()),
+        let Key { protocol, ports, to } = self.condition();
+        if self.key.protocol.is_some() && to.is_some() {
+            f.write_str("host.")?;
+        }
+        match (protocol, to) {
+            (Some(protocol), None) => write!(f, "{protocol}.{ports}"),
+            (Some(protocol), Some(to)) => write!(f, "{}.{protocol}.{ports}", to.addr()),
+            (None, to) => to.map_or(Ok(()), |to| write!(f, "{}_{}", to.addr(), to.prefix_len())),
         }
     }
 }
 
+/// What a ruleset of the tree has calls of: a jail's anchor, or a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Item {
-    /// A jail's anchor.
-    Entry(Entry),
-    /// Another ruleset of the tree.
-    Node(Node),
-}
-
-/// A node as its caller knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Node {
+pub struct Item {
     pub(super) block: Block,
+    /// The name of the jail's anchor below `kport`; `None` for a node.
+    pub(super) child: Option<String>,
+    pub(super) kinds: Kinds,
     /// The number of entries in it and below.
     entries: u32,
     /// The number of calls within each other below it.
     height: u8,
-    kinds: Kinds,
+}
+
+impl From<Entry> for Item {
+    fn from(Entry { key, child, kinds }: Entry) -> Item {
+        Item { block: Block { key, length: key.length() }, child: Some(child), kinds, entries: 1, height: 0 }
+    }
 }
 
 impl Item {
     pub fn key(&self) -> Key {
-        match self {
-            Item::Entry(entry) => entry.key,
-            Item::Node(node) => node.block.key,
-        }
+        self.block.key
     }
 
-    pub(super) fn condition(&self) -> Condition {
-        match self {
-            Item::Entry(entry) => entry.key.into(),
-            Item::Node(node) => node.block.condition(),
-        }
+    fn is_about_as(&self, entry: &Entry) -> bool {
+        self.key() == entry.key && self.child.as_ref() == Some(&entry.child)
     }
 
-    pub(super) fn kinds(&self) -> Kinds {
-        match self {
-            Item::Entry(entry) => entry.kinds(),
-            Item::Node(node) => node.kinds,
-        }
-    }
-
-    fn entries(&self) -> u32 {
-        match self {
-            Item::Entry(_) => 1,
-            Item::Node(node) => node.entries,
-        }
+    fn is_node(&self) -> bool {
+        self.child.is_none()
     }
 
     fn span(&self) -> Span {
@@ -211,42 +189,39 @@ impl Item {
 
 /// Sorted by key; anchors with the same key by name, as pf walks the anchors that a wildcard calls (pf_kanchor_compare).
 pub(super) fn sorted(mut items: Vec<Item>) -> Vec<Item> {
-    let child = |item: &Item| if let Item::Entry(entry) = item { entry.child.clone() } else { String::new() };
-    items.sort_by_cached_key(|item| (item.span(), child(item)));
+    items.sort_by_cached_key(|item| (item.span(), item.child.clone()));
     items
 }
 
 fn total(items: &[Item]) -> u32 {
-    items.iter().map(Item::entries).sum()
+    items.iter().map(|item| item.entries).sum()
 }
 
 fn height(items: &[Item]) -> u8 {
-    let below = |item: &Item| if let Item::Node(node) = item { node.height.saturating_add(1) } else { 0 };
-    items.iter().map(below).max().unwrap_or(0)
+    items.iter().map(|item| item.height).max().unwrap_or(0)
 }
-
-/// Reads what a node has, or with `None` the anchor `kport`.
-pub type Load<'l, E> = dyn FnMut(Option<&Block>) -> Result<Vec<Item>, E> + 'l;
 
 /// A ruleset of the tree: as it was, and as it is to be, empty for a node that is not needed.
 pub type Changed = (Option<Block>, Vec<Item>, Vec<Item>);
 
 /// Every ruleset of the tree of these entries.
 pub fn whole(entries: &[Entry]) -> BTreeMap<Option<Block>, Vec<Item>> {
-    let Ok(made) = change(&mut |_| Ok::<_, Infallible>(vec![]), &[], &super::distinct(entries));
+    let Ok(made) = change(|_| Ok::<_, Infallible>(vec![]), &[], &super::distinct(entries));
     let made = made.into_iter().map(|(block, _, items)| (block, items));
     made.filter(|(block, items)| block.is_none() || !items.is_empty()).collect()
 }
 
 /// Changes the set of a tree: what is removed need not be in it, and what is added may be. Returns every ruleset that was read or
-/// made; each is read at most once, and only if it is needed.
-pub fn change<E>(load: &mut Load<'_, E>, removed: &[Entry], added: &[Entry]) -> Result<Vec<Changed>, E> {
-    let mut tree = Tree { load, old: BTreeMap::new(), new: BTreeMap::new() };
+/// made; each is read at most once, and only if it is needed. `load` reads what a node has, or with `None` the anchor `kport`.
+pub fn change<E>(
+    load: impl FnMut(Option<&Block>) -> Result<Vec<Item>, E>, removed: &[Entry], added: &[Entry],
+) -> Result<Vec<Changed>, E> {
+    let mut tree = Tree { load, known: BTreeMap::new() };
     let mut items = tree.take(None)?;
     for entry in removed.iter().chain(added) {
         items = tree.without(items, entry)?;
     }
-    items.extend(added.iter().cloned().map(Item::Entry));
+    items.extend(added.iter().cloned().map(Item::from));
     // the trees of all protocols and families begin in one ruleset: they are skipped as fast as an entry
     let mut parts: BTreeMap<u8, Vec<Item>> = BTreeMap::new();
     for item in items {
@@ -259,48 +234,41 @@ pub fn change<E>(load: &mut Load<'_, E>, removed: &[Entry], added: &[Entry]) -> 
     if height(&root) > DEEPEST {
         root = tree.entries(root)?;
     }
-    tree.new.insert(None, sorted(root));
-    let Tree { mut old, new, .. } = tree;
-    Ok(new.into_iter().map(|(block, new)| (block, old.remove(&block).unwrap_or_default(), new)).collect())
+    tree.make(None, sorted(root));
+    Ok(tree.known.into_iter().map(|(block, (old, new))| (block, old, new)).collect())
 }
 
 /// The rulesets of a tree, as far as they are needed.
-struct Tree<'t, 'l, E> {
-    load: &'t mut Load<'l, E>,
-    /// as they are
-    old: BTreeMap<Option<Block>, Vec<Item>>,
-    /// as they are to be
-    new: BTreeMap<Option<Block>, Vec<Item>>,
+struct Tree<L> {
+    load: L,
+    /// as they are, and as they are to be
+    known: BTreeMap<Option<Block>, (Vec<Item>, Vec<Item>)>,
 }
 
-impl<E> Tree<'_, '_, E> {
+impl<E, L: FnMut(Option<&Block>) -> Result<Vec<Item>, E>> Tree<L> {
+    /// What a ruleset has, which is not needed any more, unless it is made again.
     fn take(&mut self, block: Option<Block>) -> Result<Vec<Item>, E> {
-        if let Some(known) = self.new.get(&block) {
-            return Ok(known.clone());
+        if let Some((_, new)) = self.known.get_mut(&block) {
+            return Ok(std::mem::take(new));
         }
         let items = (self.load)(block.as_ref())?;
-        self.old.insert(block, items.clone());
-        self.new.insert(block, items.clone());
+        self.known.insert(block, (items.clone(), vec![]));
         Ok(items)
     }
 
-    /// What a node has, which is not needed any more, unless it is made again.
-    fn open(&mut self, node: Node) -> Result<Vec<Item>, E> {
-        let items = self.take(Some(node.block))?;
-        self.new.insert(Some(node.block), vec![]);
-        Ok(items)
+    fn make(&mut self, block: Option<Block>, items: Vec<Item>) {
+        self.known.entry(block).or_default().1 = items;
     }
 
     /// All entries of these items.
     fn entries(&mut self, items: Vec<Item>) -> Result<Vec<Item>, E> {
         let mut all = vec![];
         for item in items {
-            match item {
-                Item::Node(node) => {
-                    let below = self.open(node)?;
-                    all.append(&mut self.entries(below)?);
-                }
-                entry @ Item::Entry(_) => all.push(entry),
+            if item.is_node() {
+                let below = self.take(Some(item.block))?;
+                all.append(&mut self.entries(below)?);
+            } else {
+                all.push(item);
             }
         }
         Ok(all)
@@ -308,15 +276,13 @@ impl<E> Tree<'_, '_, E> {
 
     /// The items without an entry, and with what the nodes have in which it may be.
     fn without(&mut self, mut items: Vec<Item>, entry: &Entry) -> Result<Vec<Item>, E> {
-        items.retain(|item| !matches!(item, Item::Entry(other) if other.is_about_as(entry)));
-        let place = items.iter().position(|item| matches!(item, Item::Node(node) if node.block.has(entry.key)));
-        match place.map(|place| items.swap_remove(place)) {
-            Some(Item::Node(node)) => {
-                items.append(&mut self.open(node)?);
-                self.without(items, entry)
-            }
-            _ => Ok(items),
-        }
+        items.retain(|item| !item.is_about_as(entry));
+        let Some(place) = items.iter().position(|item| item.is_node() && item.block.has(entry.key)) else {
+            return Ok(items);
+        };
+        let node = items.swap_remove(place);
+        items.append(&mut self.take(Some(node.block))?);
+        self.without(items, entry)
     }
 
     /// The ruleset that has the entries of these items, which are all about the same.
@@ -326,11 +292,9 @@ impl<E> Tree<'_, '_, E> {
         }
         // groups of four bits that all have in common
         let at = common(&items);
-        let is_of_all = |item: &Item| matches!(item, Item::Node(node) if node.block.length <= at);
-        if let Some(place) = items.iter().position(is_of_all)
-            && let Item::Node(node) = items.swap_remove(place)
-        {
-            items.append(&mut self.open(node)?);
+        if let Some(place) = items.iter().position(|item| item.is_node() && item.block.length <= at) {
+            let node = items.swap_remove(place);
+            items.append(&mut self.take(Some(node.block))?);
             return self.arrange(items);
         }
         if at >= items[0].key().length() {
@@ -347,16 +311,15 @@ impl<E> Tree<'_, '_, E> {
         }
         for part in parts.into_values() {
             let block = Block::around(part[0].key(), at + 1);
-            match part[..] {
-                [Item::Node(node)] if node.block == block => made.push(Item::Node(node)),
-                _ if total(&part) <= FEW => made.extend(part),
-                _ => {
-                    let items = self.arrange(part)?;
-                    let kinds = items.iter().map(Item::kinds).fold(Kinds::default(), Kinds::or);
-                    made.push(Item::Node(Node { block, entries: total(&items), height: height(&items), kinds }));
-                    self.new.insert(Some(block), items);
-                }
+            if total(&part) <= FEW || part.len() == 1 && part[0].block == block {
+                made.extend(part);
+                continue;
             }
+            let items = self.arrange(part)?;
+            let kinds = items.iter().map(|item| item.kinds).fold(Kinds::default(), Kinds::or);
+            let height = height(&items).saturating_add(1);
+            made.push(Item { block, child: None, kinds, entries: total(&items), height });
+            self.make(Some(block), items);
         }
         Ok(sorted(made))
     }

@@ -10,7 +10,6 @@ use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, HostInterface, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::net::Family;
-use crate::pf::Compared;
 use crate::publication::{Redirect, unusable};
 use crate::rules;
 use crate::store::Record;
@@ -49,7 +48,7 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     let mut all = vec![];
     let wanted = |record: &Record| (record.jail.anchor(), rules::of_all(&record.publications));
     let wanted: Vec<_> = evidence.records.iter().map(wanted).collect();
-    let Compared { holds, anchors } = evidence.firewall.compare(&wanted)?;
+    let (holds, anchors) = evidence.firewall.compare(&wanted)?;
     let mut known = BTreeSet::new();
     let called = evidence.firewall.called(None, true)?;
     for ((record, (anchor, rules)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {

@@ -232,7 +232,7 @@ impl Trial<'_> {
             // the anchor itself is listed until pf frees the rules that called it, some seconds later
             ensure(trial.firewall.loaded(&anchor, false)?.is_empty(), "the anchor holds rules")?;
             ensure(Store::open(trial.dir)?.get(&anchor)?.is_none(), "there is a record")?;
-            let states = States::Jail { label: jail.label(), targets: vec![] };
+            let states = States { jail: Some(jail.label()), ..States::default() };
             ensure(trial.firewall.kill_states(&[states])? == 0, "there were states")
         })?;
         self.step("the port is not reached any more", |trial| {

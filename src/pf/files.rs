@@ -146,10 +146,6 @@ impl WithConf {
     pub fn new(conf: Conf, firewall: Box<dyn Firewall>) -> WithConf {
         WithConf { firewall, conf: Arc::new(conf) }
     }
-
-    fn refuse<T>(&self) -> Result<T> {
-        Err(Error::new(Kind::Unsupported, "--pf-conf only reads a file, nothing can be changed; leave it out"))
-    }
 }
 
 impl Firewall for WithConf {
@@ -166,11 +162,7 @@ impl Firewall for WithConf {
     }
 
     fn replace(&self, _: &Anchor, _: &[Rule]) -> Result<()> {
-        self.refuse()
-    }
-
-    fn clear(&self, _: &Anchor) -> Result<bool> {
-        self.refuse()
+        Err(Error::new(Kind::Unsupported, "--pf-conf only reads a file, nothing can be changed; leave it out"))
     }
 
     fn anchors(&self) -> Result<Vec<String>> {
@@ -181,16 +173,8 @@ impl Firewall for WithConf {
         self.firewall.loaded(anchor, counters)
     }
 
-    fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
-        self.firewall.filter_counters(anchor)
-    }
-
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.firewall.holds(anchor, rules)
-    }
-
-    fn kill_states(&self, _: &[States]) -> Result<u64> {
-        self.refuse()
     }
 
     fn main_ruleset(&self) -> Result<Arc<Conf>> {

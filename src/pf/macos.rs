@@ -4,7 +4,7 @@
 //! What the crate does not support is an error, with two exceptions, which make the rules wider than on FreeBSD: it has
 //! no tags, so a pass rule also passes what is sent straight to the target; and no dynamic addresses, so `on "en0" ...
 //! to ("en0")` becomes `on "en0" ... to any`. It reads nothing: anchors, labels, states and other tools' redirects are
-//! unknown, each of these calls is [`Kind::Unsupported`], and the publisher makes one of them first in a transaction.
+//! unknown, each of these calls is [`Kind::Unsupported`] by default, and the publisher makes one of them first in a transaction.
 //! Whether the main ruleset calls kport's anchors is only known after a load, which adds the calls.
 
 use std::cell::Cell;
@@ -15,11 +15,11 @@ use pfctl::{
     TcpFlag, TcpFlags,
 };
 
-use super::{Firewall, ForeignRedirect, Loaded, Rulesets, States, Status};
+use super::{Firewall, Status};
 use crate::error::{Error, Kind, Result, error};
-use crate::name::{Anchor, PARENT, Table};
+use crate::name::{Anchor, PARENT};
 use crate::net::{self, Family, Interface, PortRange, Protocol};
-use crate::rule::{Address, Counters, Match, Member, Routing, Rule, StateOptions};
+use crate::rule::{Address, Match, Member, Routing, Rule, StateOptions};
 
 /// Apple's pf.
 #[derive(Clone, Debug, Default)]
@@ -59,46 +59,10 @@ impl Firewall for MacOs {
         pf.set_rules(anchor.path(), change).map_err(failed)
     }
 
-    fn clear(&self, _: &Anchor) -> Result<bool> {
-        Err(unsupported("reading rules back"))
-    }
-
-    fn anchors(&self) -> Result<Vec<String>> {
-        Err(unsupported("listing anchors"))
-    }
-
-    fn loaded(&self, _: &Anchor, _: bool) -> Result<Loaded> {
-        Err(unsupported("reading rules back"))
-    }
-
-    fn filter_counters(&self, _: &Anchor) -> Result<Vec<Counters>> {
-        Err(unsupported("reading rules back"))
-    }
-
-    fn holds(&self, _: &Anchor, _: &[Rule]) -> Result<bool> {
-        Err(unsupported("reading rules back"))
-    }
-
-    fn kill_states(&self, _: &[States]) -> Result<u64> {
-        Err(unsupported("ending states by label"))
-    }
-
     fn status(&self) -> Result<Status> {
         let enabled = PfCtl::new().and_then(|mut pf| pf.is_enabled()).map_err(failed)?;
         // nat rules are an error, so their call is never added
         Ok(Status { enabled, nat_anchor: false, rdr_anchor: self.called.get(), anchor: self.called.get() })
-    }
-
-    fn foreign_redirects(&self) -> Result<Vec<ForeignRedirect>> {
-        Err(unsupported("reading other tools' redirects"))
-    }
-
-    fn has_table(&self, _: &Table) -> Result<bool> {
-        Err(unsupported("a table"))
-    }
-
-    fn rulesets(&self, _own: bool) -> Result<Rulesets> {
-        Err(unsupported("reading rulesets"))
     }
 }
 

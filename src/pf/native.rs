@@ -28,18 +28,19 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
-use once_cell::race::OnceBox;
 use zerocopy::FromZeros;
 
 use self::calls::Ruleset;
+use self::encode::{EVERY, LOADED};
 use self::ioctl::Device;
 use self::kernel::{Answer, Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
-pub use self::memory::Memory;
-use self::memory::{Main, Settings};
+use self::memory::{Main, Memory, Settings};
 use self::netlink::{Attributes, Command};
-use self::read::Run;
+use self::read::{RulesetAt, Run};
 use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::calls::{self as calling, Block, Change, Entry};
 use crate::deadline::Deadline;
@@ -58,7 +59,7 @@ pub struct Native<K = Device> {
     memory: Memory,
     /// the run of pf that the memory is about, from the last status
     run: RefCell<Option<Run>>,
-    /// whether pf was enabled when a list began: its end need not read the status again
+    /// whether pf was enabled when an operation began: the end of a list need not read the status again
     enabled: Cell<Option<bool>>,
     /// the main ruleset when its tickets were last read
     main: RefCell<Option<Main>>,
@@ -72,13 +73,12 @@ impl Native {
     pub fn probe(deadline: Deadline) -> Result<Native> {
         // nobody waits for another thread: a child that was forked meanwhile does not have it
         static PROBED: AtomicBool = AtomicBool::new(false);
-        static MEMORY: OnceBox<Memory> = OnceBox::new();
         let kernel = Device::open()?;
         if !PROBED.load(Ordering::Relaxed) {
             probe(&kernel)?;
             PROBED.store(true, Ordering::Relaxed);
         }
-        Ok(Native::over(kernel, deadline).with_memory(MEMORY.get_or_init(Box::default)))
+        Ok(Native::over(kernel, deadline))
     }
 }
 
@@ -99,7 +99,7 @@ pub fn anchors() -> Option<Vec<String>> {
 /// What the anchor `kport` calls ([`Firewall::called`]), read through this system's device; `None` if it cannot be read.
 pub fn called(among: Option<&[Entry]>) -> Option<Vec<Entry>> {
     let device = Device::open().ok()?;
-    calling::led_to(among, &mut |path| Ok::<_, Failure>(calling::Call::of_rules(&calls::rules(&device, path)?))).ok()
+    calling::led_to(among, &mut |path| Ok::<_, Failure>(calling::Call::of_rules(&rulesets::calls(&device, path)?))).ok()
 }
 
 /// The error of loading these rules if pf has no number left for one of their tags. Nothing is loaded.
@@ -133,87 +133,91 @@ pub fn probe(kernel: &dyn Kernel) -> Result<()> {
 }
 
 impl<K: Kernel> Native<K> {
-    /// The backend over a kernel that need not be probed, with a memory of its own.
+    /// The backend over a kernel that need not be probed.
     pub fn over(kernel: K, deadline: Deadline) -> Native<K> {
         Native {
             kernel,
             deadline: Cell::new(deadline),
             memory: Memory::default(),
-            run: RefCell::new(None),
-            enabled: Cell::new(None),
-            main: RefCell::new(None),
-            settings: RefCell::new(None),
+            run: RefCell::default(),
+            enabled: Cell::default(),
+            main: RefCell::default(),
+            settings: RefCell::default(),
         }
     }
 
-    /// With the memory of another backend in this process.
-    #[must_use]
-    pub fn with_memory(self, memory: &Memory) -> Native<K> {
-        Native { memory: memory.clone(), ..self }
-    }
-
-    /// What it learns is left in this file, and others beside it, for later processes; `boot` is the current boot, from
+    /// What it learns is left in files of this directory, for later processes; `boot` is the current boot, from
     /// [`Host::boot_id`](crate::host::Host::boot_id).
     #[must_use]
-    pub fn with_cache(self, path: PathBuf, boot: String) -> Native<K> {
-        Native { memory: self.memory.with_files(path, boot), ..self }
+    pub fn with_cache(self, dir: PathBuf, boot: String) -> Native<K> {
+        Native { memory: Memory::new(dir, boot), ..self }
     }
 
+    /// Repeats `attempt` as long as pf is busy, until the deadline. The buffer for redirect addresses is shared by the whole
+    /// host, so any program that loads rules at the same time causes EBUSY in the next call here: the pause is short, grows, and
+    /// differs for each process.
     fn retry_while_busy<T>(&self, mut attempt: impl FnMut() -> Answer<T>) -> Result<T> {
-        let attempt = || {
-            self.kernel.renew()?;
-            attempt()
-        };
-        Ok(transaction::retry_while_busy(self.deadline.get(), attempt)?)
+        const LONGEST_PAUSE: u64 = 50_000;
+        let deadline = self.deadline.get();
+        let mut most = 500;
+        loop {
+            match self.kernel.renew().and_then(|()| attempt()) {
+                Err(failure) if failure.is_busy() && !deadline.passed() => {
+                    let pause = Duration::from_micros(fastrand::u64(most / 4..=most));
+                    thread::sleep(pause.min(deadline.remaining()));
+                    most = (most * 2).min(LONGEST_PAUSE);
+                }
+                done => return Ok(done?),
+            }
+        }
     }
 
     fn enabled(&self) -> Answer<bool> {
-        let (enabled, run) = read::status(&self.kernel)?;
+        let (enabled, run) = read::status(self)?;
         self.run.replace(Some(run));
         Ok(enabled)
     }
 
     fn run(&self) -> Answer<Run> {
         if self.run.borrow().is_none() {
-            self.enabled()?;
+            self.enabled.set(Some(self.enabled()?));
         }
         Ok(self.run.borrow().clone().unwrap_or_default())
     }
 
-    /// The main ruleset with the anchors in its braces: read only if it is not the one that this process, or an earlier one, remembers.
+    /// The main ruleset with the anchors in its braces: read only if it is not the one that is remembered.
     fn main(&self) -> Answer<Main> {
         let run = self.run()?;
-        for known in [Memory::main, Memory::left_main] {
-            let Some(main) = known(&self.memory, &run) else { continue };
+        let known = self.main.take().filter(|main| main.run == run).or_else(|| self.memory.main(&run));
+        if let Some(main) = &known {
             let mut same = true;
             for (path, stamps) in &main.stamps {
-                same = same && read::every_stamp(&self.kernel, path)? == *stamps;
+                same = same && read::stamps(self, path, EVERY)? == *stamps;
             }
             if same {
-                self.main.replace(Some(main.clone()));
-                return Ok(main);
+                self.main.replace(known.clone());
+                return Ok(main.clone());
             }
         }
-        self.read_main(&run)
+        self.read_main(&run, known.as_ref())
     }
 
-    fn read_main(&self, run: &Run) -> Answer<Main> {
-        let mut stamps = vec![];
-        let rulesets = rulesets::with_braces(&self.timed(), "", &mut stamps)?;
+    fn read_main(&self, run: &Run, before: Option<&Main>) -> Answer<Main> {
+        let (rulesets, stamps) = rulesets::main(self)?;
         let main = Main::new(run, stamps, Conf { rulesets, ..Conf::default() });
-        // different rules with the same checksum are not from a load
-        let before = self.memory.main(run);
-        if before.is_none_or(|before| before.is(&main) || self.memory.rules(&before) == main.conf) {
+        // different rules with the same checksum are not from a load: each time they are read again
+        let is_loaded = before.is_none_or(|before| before.is(&main) || self.memory.rules(before) == main.conf);
+        if is_loaded {
             self.memory.learn(&main);
         }
-        self.main.replace(Some(main.clone()));
+        self.main.replace(is_loaded.then(|| main.clone()));
         Ok(main)
     }
 
     /// The current settings of pf, which have no ticket.
     fn settings(&self) -> Answer<Settings> {
-        let syncookies = read::syncookies(&self.kernel)?;
-        let (skip, unread) = match read::skipped(&self.kernel)? {
+        let syncookies = read::syncookies(self)?;
+        let (skip, unread) = match read::skipped(self)? {
             Some(skip) => (skip, vec![]),
             None => (vec![], vec!["set skip: this kernel's struct pfi_kif differs".to_owned()]),
         };
@@ -224,7 +228,7 @@ impl<K: Kernel> Native<K> {
         let rules = match self.memory.rules(&main) {
             Some(rules) => rules,
             // what is found about it from here on is about what is read now
-            None => self.read_main(&self.run()?)?.conf.unwrap_or_default(),
+            None => self.read_main(&self.run()?, Some(&main))?.conf.unwrap_or_default(),
         };
         let Settings { skip, syncookies, unread } = settings;
         Ok(Arc::new(Conf { rulesets: rules.rulesets.clone(), skip, syncookies, unread, ..Conf::default() }))
@@ -244,7 +248,7 @@ impl<K: Kernel> Native<K> {
                 && let call = Called::resolve(anchor, call)
                 && (own || !path::is_own(&call.path))
             {
-                called.extend(call.anchors(|parent| read::children(&self.kernel, parent))?);
+                called.extend(call.anchors(|parent| read::children(self, parent))?);
             }
         }
         Ok(called)
@@ -252,7 +256,7 @@ impl<K: Kernel> Native<K> {
 
     fn add_tables(&self, anchor: &str, names: &BTreeSet<String>, conf: &mut Conf) -> Answer<()> {
         for name in names {
-            if let Some(table) = read::table(&self.kernel, anchor, name)? {
+            if let Some(table) = read::table(self, anchor, name)? {
                 conf.tables.insert(name.clone(), table);
             }
         }
@@ -262,11 +266,11 @@ impl<K: Kernel> Native<K> {
     fn holds_now(&self, anchor: &Anchor, rules: &[Rule], by_tickets: bool) -> Result<bool> {
         self.retry_while_busy(|| {
             let run = self.run()?;
-            let stamps = read::stamps(&self.kernel, anchor.path())?;
-            if self.memory.holds(&run, anchor, &stamps, rules, by_tickets) {
+            let stamps = read::stamps(self, anchor.path(), LOADED)?;
+            if by_tickets && self.memory.holds(&run, anchor, &stamps, rules) {
                 return Ok(true);
             }
-            let holds = rulesets::holds(&self.timed(), anchor.path(), &stamps, &flat(rules))?;
+            let holds = rulesets::holds(self, anchor.path(), stamps, &flat(rules))?;
             if holds {
                 self.memory.loaded(&run, anchor, stamps, rules);
             }
@@ -278,13 +282,13 @@ impl<K: Kernel> Native<K> {
     fn change_calls(&self, change: &Change) -> Answer<Option<bool>> {
         let run = self.run()?;
         let mut seen = BTreeMap::new();
-        let mut load = |node: Option<&Block>| {
+        let load = |node: Option<&Block>| {
             let path = calling::path(node);
-            let stamps = read::stamps(&self.kernel, &path).map_err(Some)?;
+            let stamps = read::stamps(self, &path, LOADED).map_err(Some)?;
             seen.insert(node.copied(), stamps);
-            self.memory.calling(&run, &path, &stamps).ok_or(None)
+            self.memory.calls(&run, &path, &stamps).ok_or(None)
         };
-        let new = match calling::change(&mut load, &change.removed, &change.added) {
+        let new = match calling::change(load, &change.removed, &change.added) {
             Ok(new) => new,
             Err(None) => return Ok(None),
             Err(Some(failure)) => return Err(failure),
@@ -297,7 +301,7 @@ impl<K: Kernel> Native<K> {
         // those without a difference first: if this is cut off, the tickets of another one are not those that are remembered
         changed.sort_by_key(|ruleset| ruleset.differences() > 0);
         let same = changed.partition_point(|ruleset| ruleset.differences() == 0);
-        self.give(&run, &mut changed, |rulesets| calls::change(&self.kernel, &mut rulesets[same..]))?;
+        self.give(&run, &mut changed, |rulesets| calls::change(self, &mut rulesets[same..]))?;
         Ok(Some(same < changed.len()))
     }
 
@@ -305,11 +309,11 @@ impl<K: Kernel> Native<K> {
     /// of it goes before that, in case of a kill after it.
     fn give(&self, run: &Run, rulesets: &mut [Ruleset], how: impl FnOnce(&mut [Ruleset]) -> Answer<()>) -> Answer<()> {
         for ruleset in rulesets.iter().filter(|ruleset| ruleset.is_node_that_comes_or_goes()) {
-            self.memory.forget_calling(run, &ruleset.path);
+            self.memory.forget_calls(&ruleset.path);
         }
         how(rulesets)?;
         for Ruleset { path, stamps, items, .. } in rulesets {
-            self.memory.learn_calling(run, path, *stamps, items);
+            self.memory.learn_calls(run, path, *stamps, items);
         }
         Ok(())
     }
@@ -317,33 +321,28 @@ impl<K: Kernel> Native<K> {
     /// Makes the tree of calls that of these entries. Without `by_tickets`, the calls that pf has are read.
     fn make_calls(&self, all: &[Entry], by_tickets: bool) -> Answer<bool> {
         let run = self.run()?;
-        let wanted = calling::whole(all);
+        let wanted = calling::whole(all).into_iter().map(|(node, items)| (calling::path(node.as_ref()), items));
+        let mut wanted: BTreeMap<String, _> = wanted.collect();
         let nodes = format!("{PARENT}/{NODES}");
-        let known: BTreeSet<String> = wanted.keys().flatten().map(Block::to_string).collect();
-        let mut changed = vec![];
-        for name in read::children(&self.kernel, &nodes)?.into_iter().filter(|name| !known.contains(name)) {
-            let path = format!("{nodes}/{name}");
-            let stamps = read::stamps(&self.kernel, &path)?;
-            if stamps.iter().any(|(count, _)| *count > 0) {
-                changed.push(Ruleset::new(path, &[], &[], stamps));
-            }
+        for name in read::children(self, &nodes)? {
+            wanted.entry(format!("{nodes}/{name}")).or_default();
         }
-        for (node, items) in wanted {
-            let path = calling::path(node.as_ref());
-            let stamps = read::stamps(&self.kernel, &path)?;
-            let known = self.memory.calling(&run, &path, &stamps).is_some_and(|known| known == items);
+        let mut changed = vec![];
+        for (path, items) in wanted {
+            let stamps = read::stamps(self, &path, LOADED)?;
+            let known = self.memory.calls(&run, &path, &stamps).is_some_and(|known| known == items);
             let same = match by_tickets && !items.is_empty() {
                 true => known,
-                false => calls::holds(&self.timed(), &path, &items, &stamps)?,
+                false => rulesets::holds(self, &path, stamps, &calling::calls(path != PARENT, &items))?,
             };
             match same {
                 false => changed.push(Ruleset::new(path, &[], &items, stamps)),
                 true if known => {}
-                true => self.memory.learn_calling(&run, &path, stamps, &items),
+                true => self.memory.learn_calls(&run, &path, stamps, &items),
             }
         }
         if !changed.is_empty() {
-            self.give(&run, &mut changed, |rulesets| calls::load(&self.kernel, rulesets))?;
+            self.give(&run, &mut changed, |rulesets| calls::load(self, rulesets))?;
         }
         Ok(!changed.is_empty())
     }
@@ -352,18 +351,20 @@ impl<K: Kernel> Native<K> {
     fn counts(&self, recorded: &[Anchor]) -> Answer<BTreeMap<String, [u32; 3]>> {
         let mut found = BTreeMap::new();
         for anchor in recorded {
-            let stamps = read::stamps(&self.kernel, anchor.path())?;
+            let stamps = read::stamps(self, anchor.path(), LOADED)?;
             if stamps != [(0, 0); 3] {
                 found.insert(anchor.child().to_owned(), stamps.map(|(count, _)| count));
             }
         }
         // the nodes' own parent holds no rules
-        let nodes = read::number_of_children(&self.kernel, &format!("{PARENT}/{NODES}"))? > 0;
-        let mut known: Vec<&str> = found.keys().map(String::as_str).chain(nodes.then_some(NODES)).collect();
-        known.sort_unstable();
-        for child in read::other_children(&self.kernel, PARENT, &known)? {
-            let counts = read::stamps(&self.kernel, &format!("{PARENT}/{child}"))?.map(|(count, _)| count);
-            found.insert(child, counts);
+        let nodes = read::number_of_children(self, &format!("{PARENT}/{NODES}"))? > 0;
+        if read::number_of_children(self, PARENT)? as usize != found.len() + usize::from(nodes) {
+            for child in read::children(self, PARENT)? {
+                if child != NODES && !found.contains_key(&child) {
+                    let counts = read::stamps(self, &format!("{PARENT}/{child}"), LOADED)?.map(|(count, _)| count);
+                    found.insert(child, counts);
+                }
+            }
         }
         // one that was rolled back remains, empty, until the next load
         found.retain(|_, counts| *counts != [0; 3]);
@@ -371,52 +372,42 @@ impl<K: Kernel> Native<K> {
     }
 
     fn loaded_once(&self, anchor: &str, counters: bool) -> Answer<Loaded> {
-        let stamps = read::stamps(&self.kernel, anchor)?;
-        if !counters {
-            return Ok(Loaded::uncounted(count_of(stamps.map(|(count, _)| count))));
+        let stamps = read::stamps(self, anchor, LOADED)?;
+        let mut loaded = uncounted(stamps.map(|(count, _)| count));
+        if counters {
+            // what nat rules count is not used
+            let [(nat, _), rdr, _] = stamps;
+            loaded.translations.truncate(nat as usize);
+            loaded.translations.append(&mut self.counters(anchor, RuleKind::Rdr, rdr)?);
         }
-        let [nat, rdr, filter] = stamps;
-        // what nat rules count is not used
-        let mut translations = vec![Counters::default(); nat.0 as usize];
-        translations.append(&mut self.counters(anchor, RuleKind::Rdr, rdr)?);
-        Ok(Loaded { translations, filters: filter.0 as usize })
+        Ok(loaded)
     }
 
+    /// The counters of each rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
     fn counters(&self, anchor: &str, kind: RuleKind, stamp: read::Stamp) -> Answer<Vec<Counters>> {
-        let rules = read::rules(&self.timed(), anchor, kind, stamp)?;
-        let counters: std::result::Result<_, _> = rules.iter().map(counters_of).collect();
-        counters.map_err(|malformed| read::unreadable("DIOCGETRULENV", &malformed))
-    }
-
-    /// The kernel, until the deadline: for loops over rules.
-    fn timed(&self) -> Timed<'_> {
-        Timed { kernel: &self.kernel, deadline: self.deadline.get() }
+        let counters = |at: &RulesetAt<'_>| {
+            let rule = read::rule(self, at)?;
+            let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
+            Ok(Counters { packets: sum("packets")?, bytes: sum("bytes")?, states: rule.number("states_tot")? })
+        };
+        read::each(anchor, kind, stamp, counters).collect()
     }
 }
 
-/// The kernel until a deadline: after it, no rule is read.
-struct Timed<'k> {
-    kernel: &'k dyn Kernel,
-    deadline: Deadline,
-}
-
-impl Timed<'_> {
-    fn in_time(&self, call: &'static str) -> Answer<()> {
-        if self.deadline.passed() { Err(Failure::new(call, libc::ETIMEDOUT)) } else { Ok(()) }
-    }
-}
-
-impl Kernel for Timed<'_> {
+/// The kernel until the deadline: after it, no rule is read.
+impl<K: Kernel> Kernel for Native<K> {
     fn call(&self, call: Call<'_>) -> Answer<()> {
-        if matches!(call, Call::GetRule(_)) {
-            self.in_time(call.name())?;
+        match matches!(call, Call::GetRule(_)) && self.deadline.get().passed() {
+            true => Err(Failure::new(call.name(), libc::ETIMEDOUT)),
+            false => self.kernel.call(call),
         }
-        self.kernel.call(call)
     }
 
     fn ask(&self, command: Command, request: &Attributes) -> Answer<Vec<u8>> {
-        self.in_time(command.name())?;
-        self.kernel.ask(command, request)
+        match command == Command::Rule && self.deadline.get().passed() {
+            true => Err(Failure::new(command.name(), libc::ETIMEDOUT)),
+            false => self.kernel.ask(command, request),
+        }
     }
 }
 
@@ -440,7 +431,7 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn replace(&self, anchor: &Anchor, rules: &[Rule]) -> Result<()> {
         self.enabled.set(None);
-        let stamps = self.retry_while_busy(|| transaction::load(&self.kernel, anchor, rules))?;
+        let stamps = self.retry_while_busy(|| transaction::load(self, anchor, rules))?;
         if rules.is_empty() {
             self.memory.cleared(anchor);
         } else if let Some(run) = &*self.run.borrow() {
@@ -450,7 +441,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn clear(&self, anchor: &Anchor) -> Result<bool> {
-        let stamps = self.retry_while_busy(|| read::stamps(&self.kernel, anchor.path()))?;
+        let stamps = self.retry_while_busy(|| read::stamps(self, anchor.path(), LOADED))?;
         let there = stamps.iter().any(|(count, _)| *count > 0);
         if there {
             self.replace(anchor, &[])?;
@@ -471,16 +462,12 @@ impl<K: Kernel> Firewall for Native<K> {
     /// As remembered, if pf has the tickets of that; otherwise the calls are read.
     fn called(&self, among: Option<&[Entry]>, thorough: bool) -> Result<Option<Vec<Entry>>> {
         self.retry_while_busy(|| {
-            if self.run.borrow().is_none() {
-                let enabled = self.enabled()?;
-                self.enabled.set(Some(enabled));
-            }
             let run = self.run()?;
             let mut read = |path: &str| {
-                let stamps = read::stamps(&self.kernel, path)?;
-                match self.memory.calling(&run, path, &stamps).filter(|_| !thorough) {
+                let stamps = read::stamps(self, path, LOADED)?;
+                match self.memory.calls(&run, path, &stamps).filter(|_| !thorough) {
                     Some(items) => Ok(calling::Call::of_items(path != PARENT, &items).collect()),
-                    None => Ok(calling::Call::of_rules(&calls::rules(&self.timed(), path)?)),
+                    None => Ok(calling::Call::of_rules(&rulesets::calls(self, path)?)),
                 }
             };
             calling::led_to(among, &mut read).map(Some)
@@ -498,7 +485,10 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn filter_counters(&self, anchor: &Anchor) -> Result<Vec<Counters>> {
         let (anchor, kind) = (anchor.path(), RuleKind::Filter);
-        self.retry_while_busy(|| self.counters(anchor, kind, read::count(&self.kernel, anchor, kind)?))
+        self.retry_while_busy(|| {
+            let [stamp] = read::stamps(self, anchor, [kind])?;
+            self.counters(anchor, kind, stamp)
+        })
     }
 
     fn loaded_all(&self, recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
@@ -507,7 +497,7 @@ impl<K: Kernel> Firewall for Native<K> {
         for (child, counts) in self.retry_while_busy(|| self.counts(recorded))? {
             let loaded = match counters {
                 true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
-                false => Loaded::uncounted(count_of(counts)),
+                false => uncounted(counts),
             };
             all.insert(child, loaded);
         }
@@ -523,22 +513,16 @@ impl<K: Kernel> Firewall for Native<K> {
         self.holds_now(anchor, rules, true)
     }
 
-    fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        // the status first: it tells which run of pf it is
-        let status = self.status()?;
-        Ok(self.still_holds(anchor, rules)?.then_some(status))
-    }
-
     fn kill_states(&self, states: &[States]) -> Result<u64> {
         self.kernel.renew()?;
-        let table = read::StateTable::read(&self.kernel, states)?;
+        let table = read::StateTable::read(self, states)?;
         let mut killed = 0;
         for states in states.iter().filter(|states| table.as_ref().is_none_or(|table| table.may_have(states))) {
             // before 15 the kernel compares the destination before the redirect only (its pf_killstates_row has no
             // psk_nat): then only those of udp are ended, since its next packet makes a new state by the rules
-            let needs_15 = matches!(states, States::ToHost { protocol, .. } if *protocol != Protocol::Udp);
-            if !needs_15 || read::is_15(&self.kernel)? {
-                killed += read::kill_states(&self.kernel, states)?;
+            let needs_15 = states.jail.is_none() && !matches!(states.ports, Some((Protocol::Udp, _)));
+            if !needs_15 || read::is_15(self)? {
+                killed += read::kill_states(self, states)?;
             }
         }
         Ok(killed)
@@ -557,15 +541,18 @@ impl<K: Kernel> Firewall for Native<K> {
             let rules = |anchor: &str, kind| match main.rulesets.get(anchor) {
                 Some(rules) => Ok(rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect()),
                 // each time: the tickets of an anchor that was removed and created again start at the beginning
-                None => rulesets::rules(&self.kernel, anchor, kind, read::count(&self.kernel, anchor, kind)?),
+                None => {
+                    let [stamp] = read::stamps(self, anchor, [kind])?;
+                    rulesets::rules(self, anchor, kind, stamp)
+                }
             };
-            foreign::redirects(rules, |anchor| read::children(&self.kernel, anchor))
+            foreign::redirects(rules, |anchor| read::children(self, anchor))
         })
     }
 
     fn has_table(&self, table: &Table) -> Result<bool> {
         self.kernel.renew()?;
-        Ok(read::has_table(&self.kernel, table.as_str())?)
+        Ok(read::has_table(self, table.as_str())?)
     }
 
     /// If an anchor is called, those in its braces are also listed by their own paths, since they may have tables.
@@ -581,7 +568,7 @@ impl<K: Kernel> Firewall for Native<K> {
             let (conf, called) = self.retry_while_busy(|| {
                 let rules = match main.rulesets.get(&path) {
                     Some(rules) => rules.clone(),
-                    None => rulesets::rules_of_all(&self.timed(), &path, read::every_stamp(&self.kernel, &path)?)?,
+                    None => rulesets::rules_of_all(self, &path, read::stamps(self, &path, EVERY)?)?,
                 };
                 let called = self.called(&path, &rules, own)?;
                 let rulesets = BTreeMap::from([(String::new(), rules)]);
@@ -600,7 +587,7 @@ impl<K: Kernel> Firewall for Native<K> {
         let main = self.retry_while_busy(|| {
             let mut main = (*main).clone();
             self.add_tables("", &named, &mut main)?;
-            main.ether = match read::ether_rules(&self.kernel)? {
+            main.ether = match read::ether_rules(self)? {
                 0 => vec![],
                 1 => vec!["one rule".to_owned()],
                 many => vec![format!("{many} rules")],
@@ -627,20 +614,14 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn keep(&self, found: &str) {
-        let (main, settings) = (self.main.borrow(), self.settings.borrow());
-        if let (Some(main), Some(settings)) = (&*main, &*settings) {
-            self.memory.keep(main, (settings.clone(), found.to_owned()));
+        if let (Some(main), Some(settings)) = (&mut *self.main.borrow_mut(), &*self.settings.borrow()) {
+            main.found = Some((settings.clone(), found.to_owned()));
+            self.memory.keep(main);
         }
     }
 }
 
-/// The rules of rulesets with these numbers, in the order of [`encode::LOADED`].
-fn count_of([nat, rdr, filter]: [u32; 3]) -> Count {
-    Count { translations: (nat + rdr) as usize, filters: filter as usize }
-}
-
-/// The counters of a rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
-fn counters_of(rule: &nv::List) -> std::result::Result<Counters, nv::Malformed> {
-    let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
-    Ok(Counters { packets: sum("packets")?, bytes: sum("bytes")?, states: rule.number("states_tot")? })
+/// The rules of rulesets with these numbers, in the order of [`LOADED`].
+fn uncounted([nat, rdr, filter]: [u32; 3]) -> Loaded {
+    Loaded::uncounted(Count { translations: (nat + rdr) as usize, filters: filter as usize })
 }

@@ -27,8 +27,8 @@ use crate::files;
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Interface;
 use crate::pf::{
-    AllCalls, Compared, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one,
-    foreign, one_by_one,
+    AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one, foreign,
+    one_by_one,
 };
 use crate::pfconf::flat;
 use crate::pfconf::nested::{self, ByChild, Children};
@@ -38,7 +38,7 @@ use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::{Invocation, is_without_device};
 use run::{Ran, enabled, labelled};
-use states::Incoming;
+use states::{Incoming, label};
 
 pub const PROGRAM: &str = "/sbin/pfctl";
 
@@ -58,8 +58,8 @@ pub struct Pfctl {
     lock: RefCell<Option<OwnedFd>>,
 }
 
-/// What this transaction has read, for its later steps: [`Firewall::foreign_redirects`] starts again and reads the main
-/// ruleset, [`Firewall::replace`] reads whether pf is enabled.
+/// What this transaction has read, for its later steps: [`Firewall::foreign_redirects`] and [`Firewall::rulesets`] start again,
+/// [`Firewall::replace`] reads whether pf is enabled.
 #[derive(Default)]
 struct Seen {
     /// By anchor, and `-sn` or `-sr`.
@@ -67,12 +67,6 @@ struct Seen {
     enabled: Option<bool>,
     /// The calls of kport's anchors in the main ruleset, from the list of all jails.
     calls: String,
-}
-
-impl Seen {
-    fn main(&self, what: &'static str) -> Option<Arc<Conf>> {
-        self.rules.get(&(String::new(), what)).cloned()
-    }
 }
 
 /// Called after each run of the program.
@@ -112,14 +106,14 @@ impl Pfctl {
         Pfctl { helpers, ..self }
     }
 
-    fn run(&self, arguments: &[&str], input: &str, lines: Option<&mut Lines<'_>>, deadline: Deadline) -> Result<Ran> {
+    fn run(&self, arguments: &[&str], input: &str, lines: Option<&mut Lines<'_>>) -> Result<Ran> {
         if !self.program.is_absolute() {
             return Err(error!(Argument, "{} is not an absolute path", self.program.display()));
         }
         let start = Instant::now();
         let lock = self.lock.borrow();
         let keep = lock.as_ref().map(AsFd::as_fd);
-        let made = child::run(&self.program, arguments, input.as_bytes(), keep, lines, deadline);
+        let made = child::run(&self.program, arguments, input.as_bytes(), keep, lines, self.deadline.get());
         if let Some(trace) = &self.helpers.trace {
             let (output, took) = (made.as_ref(), start.elapsed());
             trace(&Invocation { program: &self.program, arguments, input, output, took });
@@ -142,11 +136,11 @@ impl Pfctl {
 
     /// Runs pfctl, again while another program holds pf or removes what it reads.
     fn call(&self, doing: &str, arguments: &[&str], input: &str) -> Result<Ran> {
-        let deadline = self.deadline.get();
-        self.again(doing, deadline, || self.run(arguments, input, None, deadline))
+        self.again(doing, || self.run(arguments, input, None))
     }
 
-    fn again(&self, doing: &str, deadline: Deadline, mut run: impl FnMut() -> Result<Ran>) -> Result<Ran> {
+    fn again(&self, doing: &str, mut run: impl FnMut() -> Result<Ran>) -> Result<Ran> {
+        let deadline = self.deadline.get();
         let mut pause = PAUSE;
         let mut tries = 0;
         let mut took = Duration::ZERO;
@@ -179,8 +173,7 @@ impl Pfctl {
 
     /// The output of `pfctl -s`; empty for an anchor that does not exist.
     fn show(&self, anchor: &str, what: &[&str]) -> Result<String> {
-        let deadline = self.deadline.get();
-        self.shown(anchor, what, |arguments| self.run(arguments, "", None, deadline))
+        self.shown(anchor, what, |arguments| self.run(arguments, "", None))
     }
 
     /// The same, for what is printed of all jails together, which has no limit: each line is read as it comes.
@@ -190,7 +183,7 @@ impl Pfctl {
             // another try starts again
             children = Children::new(texts);
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
-            let mut ran = self.run(arguments, "", Some(line), self.deadline.get())?;
+            let mut ran = self.run(arguments, "", Some(line))?;
             // another try would not find what nodes call either
             if children.nodes && ran.says_only_gone() {
                 ran.said.clear();
@@ -213,7 +206,7 @@ impl Pfctl {
             "" => format!("pfctl {}", what.join(" ")),
             _ => format!("pfctl {} in anchor {}", what.join(" "), quoted(anchor)),
         };
-        let ran = self.again(&doing, self.deadline.get(), || run(&arguments))?;
+        let ran = self.again(&doing, || run(&arguments))?;
         let is_gone = !anchor.is_empty() && !ran.said.is_empty() && ran.says_only_gone();
         // without the status, half a line is the sign of a sudden end
         let is_whole = ran.said.is_empty() && ran.stdout.last().is_none_or(|last| *last == b'\n');
@@ -243,18 +236,18 @@ impl Pfctl {
             return Ok(0);
         }
         // with -vv also where a state was created
-        let parts = states.iter().any(|states| matches!(states, States::Part { .. }));
+        let parts = states.iter().any(|states| states.jail.is_some());
         let mut found = vec![];
         let last = self.shown("", if parts { &["-ss", "-vv"] } else { &["-ss"] }, |arguments| {
             found.clear();
             let line = &mut |line: &[u8]| Incoming::line(&mut found, &String::from_utf8_lossy(line));
-            self.run(arguments, "", Some(line), self.deadline.get())
+            self.run(arguments, "", Some(line))
         })?;
         Incoming::line(&mut found, &last);
         let mut killed = 0;
         for state in found.into_iter().flatten() {
-            if let Some(on) = states.iter().find_map(|states| state.is_of(states)) {
-                killed += self.kill(on, "key", &state.key)?;
+            if let Some(states) = states.iter().find(|states| state.is_of(states)) {
+                killed += self.kill(states.on, "key", &state.key)?;
             }
         }
         Ok(killed)
@@ -274,14 +267,15 @@ impl Pfctl {
         Ok(Conf::of_output(&self.show(anchor, &[what, "-P"])?))
     }
 
-    /// Those that were kept with [`Pfctl::see`], or else read now.
+    /// Those that this transaction has read, or else reads now.
     fn known(&self, anchor: &str, what: &'static str) -> Result<Arc<Conf>> {
-        let known = self.seen.borrow().rules.get(&(anchor.to_owned(), what)).cloned();
-        known.map_or_else(|| self.rules(anchor, what).map(Arc::new), Ok)
-    }
-
-    fn see(&self, anchor: &str, what: &'static str, shown: Arc<Conf>) {
-        self.seen.borrow_mut().rules.insert((anchor.to_owned(), what), shown);
+        let which = (anchor.to_owned(), what);
+        if let Some(known) = self.seen.borrow().rules.get(&which) {
+            return Ok(Arc::clone(known));
+        }
+        let read = Arc::new(self.rules(anchor, what)?);
+        self.seen.borrow_mut().rules.insert(which, Arc::clone(&read));
+        Ok(read)
     }
 
     /// `set skip on`, which `-sr` does not print.
@@ -322,7 +316,6 @@ impl Pfctl {
             let action = Action::Call(kind, format!("/{}", call.called));
             rules.push(pfconf::rule::Rule::new(Origin::default(), action));
         }
-        self.see(anchor, what, shown);
         Ok(rules)
     }
 
@@ -363,22 +356,17 @@ impl Pfctl {
 }
 
 const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
+const OF_FILTER: &[RuleKind] = &[RuleKind::Filter];
 
+/// Whether these are the rules of `wanted` of some kinds, whichever backend has loaded them.
 fn are(shown: &Conf, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> bool {
-    let same = |kind| {
-        let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
-        shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
-    };
-    shown.unread.is_empty() && kinds.iter().all(|kind| same(*kind))
-}
-
-/// Whether these are the filter rules of `wanted`, with the labels of either backend.
-fn are_filters(shown: &Conf, mut wanted: Vec<pfconf::rule::Rule>) -> bool {
-    are(shown, &[RuleKind::Filter], &wanted) || {
+    let of = |kind, rules: &[pfconf::rule::Rule]| {
+        let mut rules: Vec<_> = rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect();
         // native loads rules with the first label only
-        wanted.iter_mut().for_each(|rule| rule.labels.truncate(1));
-        are(shown, &[RuleKind::Filter], &wanted)
-    }
+        rules.iter_mut().for_each(|rule| rule.labels.truncate(1));
+        rules
+    };
+    shown.unread.is_empty() && kinds.iter().all(|kind| of(*kind, shown.rules()) == of(*kind, wanted))
 }
 
 impl Firewall for Pfctl {
@@ -388,10 +376,6 @@ impl Firewall for Pfctl {
 
     fn runs_pfctl(&self) -> bool {
         true
-    }
-
-    fn remembers(&self) -> bool {
-        false
     }
 
     fn set_deadline(&self, deadline: Deadline) {
@@ -409,21 +393,24 @@ impl Firewall for Pfctl {
         // -o none: the optimizer would merge rules and create tables
         let mut arguments = vec!["-q", "-o", "none", "-a", anchor.path()];
         // what a publish reads next
-        let status = self.seen.borrow().main("-sr").is_some();
+        let status = self.seen.borrow().rules.contains_key(&(String::new(), "-sr"));
         if status {
             arguments.extend(["-s", "info"]);
         }
         arguments.extend(["-f", "-"]);
-        let deadline = self.deadline.get().reserving(VERIFY_TIME, 4);
-        let ran = self.again(&doing, deadline, || {
-            let ran = self.run(&arguments, &text, None, deadline)?;
+        let deadline = self.deadline.get();
+        self.deadline.set(deadline.reserving(VERIFY_TIME, 4));
+        let ran = self.again(&doing, || {
+            let ran = self.run(&arguments, &text, None)?;
             match &self.helpers.out_of_tags {
                 Some(out_of_tags) if ran.is_busy() => {
                     out_of_tags(anchor, rules).map_or(Ok(ran), |error| Err(error.context(&doing)))
                 }
                 _ => Ok(ran),
             }
-        })?;
+        });
+        self.deadline.set(deadline);
+        let ran = ran?;
         self.seen.borrow_mut().enabled = if status { enabled(&ran.stdout) } else { None };
         if ran.is_good() {
             return Ok(());
@@ -475,20 +462,11 @@ impl Firewall for Pfctl {
         let doing = format!("clear anchor {anchor}");
         // show the rules, then load nothing
         let arguments = ["-q", "-a", anchor.path(), "-sr", "-f", "-"];
-        let deadline = self.deadline.get();
         // it matters only whether there are rules
-        let ran = self.again(&doing, deadline, || self.run(&arguments, "", Some(&mut |_| ()), deadline))?;
+        let ran = self.again(&doing, || self.run(&arguments, "", Some(&mut |_| ())))?;
         match ran.end {
             End::Exit(0) if ran.says_only_gone() => {}
-            End::Exit(0 | 1) | End::Unknown if !ran.said.is_empty() => {
-                let error = ran.explain(&doing, "");
-                // DIOCXBEGIN failed, so pf is there, and the anchor may still hold its rules
-                let is_there = ran.said.iter().any(|line| line.contains("pfctl_rules"));
-                return Err(match error.kind() {
-                    Kind::Unavailable if is_there => Error::new(Kind::System, error.to_string()),
-                    _ => error,
-                });
-            }
+            End::Exit(0 | 1) | End::Unknown if !ran.said.is_empty() => return Err(ran.explain(&doing, "")),
             // it may have committed or not
             _ if self.holds(anchor, &[])? => {}
             _ => return Err(ran.explain(&doing, "")),
@@ -512,12 +490,12 @@ impl Firewall for Pfctl {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         let own = flat(rules);
-        Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone())
+        Ok(are(&self.rules(anchor.path(), "-sr")?, OF_FILTER, &own)
             && are(&self.rules(anchor.path(), "-sn")?, OF_NAT, &own))
     }
 
     /// Three runs if the main ruleset calls kport's anchors, and more for those that are not called.
-    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<Compared> {
+    fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<(Vec<bool>, Vec<String>)> {
         let both = (self.show_nested(&["-sn", "-P"], true)?, self.show_nested(&["-sr", "-P"], true)?);
         let (Some(translations), Some(filters)) = both else { return compare_one_by_one(self, wanted) };
         let holds = wanted.iter().map(|(anchor, rules)| {
@@ -527,8 +505,8 @@ impl Firewall for Pfctl {
             };
             let (own, translations, filters) = (flat(rules), shown(&translations), shown(&filters));
             let are_shown = translations.is_some() && filters.is_some();
-            let holds =
-                are(&translations.unwrap_or_default(), OF_NAT, &own) && are_filters(&filters.unwrap_or_default(), own);
+            let holds = are(&translations.unwrap_or_default(), OF_NAT, &own)
+                && are(&filters.unwrap_or_default(), OF_FILTER, &own);
             // what is not called is not shown
             if holds || are_shown { Ok(holds) } else { self.holds(anchor, rules) }
         });
@@ -542,13 +520,13 @@ impl Firewall for Pfctl {
                 anchors.insert(child);
             }
         }
-        Ok(Compared { holds, anchors: anchors.into_iter().collect() })
+        Ok((holds, anchors.into_iter().collect()))
     }
 
     /// Two runs: the anchor's pass rules, and whether pf is enabled. A load gives an anchor all of its rules or none,
     /// and the main ruleset was read when the jail was published: `kport doctor` reads it again.
     fn unchanged(&self, anchor: &Anchor, rules: &[Rule]) -> Result<Option<Status>> {
-        if !are(&self.rules(anchor.path(), "-sr")?, &[RuleKind::Filter], &flat(rules)) {
+        if !are(&self.rules(anchor.path(), "-sr")?, OF_FILTER, &flat(rules)) {
             return Ok(None);
         }
         Ok(Some(Status { enabled: self.enabled()?, nat_anchor: true, rdr_anchor: true, anchor: true }))
@@ -571,13 +549,10 @@ impl Firewall for Pfctl {
     }
 
     fn kill_states(&self, states: &[States]) -> Result<u64> {
-        let (listed, labelled): (Vec<&States>, Vec<_>) =
-            states.iter().partition(|states| matches!(states, States::ToHost { .. } | States::Part { .. }));
+        let listed: Vec<&States> = states.iter().filter(|states| label(states).is_none()).collect();
         let mut killed = self.kill_listed(&listed)?;
-        for states in labelled {
-            if let States::Jail { label, .. } | States::Mapping { label, .. } = states {
-                killed += self.kill(None, "label", label.as_str())?;
-            }
+        for label in states.iter().filter_map(label) {
+            killed += self.kill(None, "label", label.as_str())?;
         }
         Ok(killed)
     }
@@ -585,18 +560,16 @@ impl Firewall for Pfctl {
     fn status(&self) -> Result<Status> {
         let enabled = self.seen.borrow_mut().enabled.take();
         let enabled = enabled.map_or_else(|| self.enabled(), Ok)?;
-        let (translations, filter) = {
-            let mut seen = self.seen.borrow_mut();
-            if seen.calls.is_empty() {
-                (seen.main("-sn"), seen.main("-sr"))
-            } else {
-                let calls = Arc::new(Conf::of_output(&std::mem::take(&mut seen.calls)));
-                (Some(Arc::clone(&calls)), Some(calls))
-            }
+        let listed = std::mem::take(&mut self.seen.borrow_mut().calls);
+        let calls = |what| {
+            let seen = self.seen.borrow().rules.get(&(String::new(), what)).cloned();
+            Ok::<_, Error>(match seen.filter(|_| listed.is_empty()) {
+                Some(seen) => seen.calls_kport(),
+                None if listed.is_empty() => Conf::of_output(&self.show("", &[what])?).calls_kport(),
+                None => Conf::of_output(&listed).calls_kport(),
+            })
         };
-        let shown = |what: &str| Ok::<_, Error>(Arc::new(Conf::of_output(&self.show("", &[what])?)));
-        let [nat_anchor, rdr_anchor, _] = translations.map_or_else(|| shown("-sn"), Ok)?.calls_kport();
-        let [.., anchor] = filter.map_or_else(|| shown("-sr"), Ok)?.calls_kport();
+        let ([nat_anchor, rdr_anchor, _], [.., anchor]) = (calls("-sn")?, calls("-sr")?);
         Ok(Status { enabled, nat_anchor, rdr_anchor, anchor })
     }
 
@@ -611,16 +584,14 @@ impl Firewall for Pfctl {
     }
 
     fn rulesets(&self, own: bool) -> Result<Rulesets> {
+        self.seen.take();
         let mut read: Vec<(String, Conf)> = Vec::new();
         let mut seen = BTreeSet::from([String::new()]);
         let mut todo = VecDeque::from([RulesetPath::default()]);
         while let Some(at) = todo.pop_front() {
             let mut conf = Conf::default();
-            for (what, kinds) in [("-sn", OF_NAT), ("-sr", &[RuleKind::Filter])] {
-                let shown = self.rules(&at.path, what)?;
-                if at.path.is_empty() {
-                    self.see("", what, Arc::new(shown.clone()));
-                }
+            for (what, kinds) in [("-sn", OF_NAT), ("-sr", OF_FILTER)] {
+                let shown = self.known(&at.path, what)?;
                 for Call { called, read_as } in self.calls(&at, &shown, "", kinds)? {
                     if !own && path::is_own(&called.path) {
                         continue;

@@ -84,7 +84,7 @@ pub(super) fn change(
             writer.outcome.changed |= writer.call(&anchor, &[], &wanted)?;
         }
         // else it would read the main ruleset to change nothing
-        let thorough = verification.thorough && firewall.remembers();
+        let thorough = verification.thorough && !firewall.runs_pfctl();
         return verify(survey, &record, &wanted, status, Verification { thorough, ..verification });
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Publisher;
 use super::survey::Survey;
-use crate::calls::{self, Entry};
+use crate::calls::{self, Entry, Kinds};
 use crate::error::{Result, Setting, error};
 use crate::name::{Anchor, JailName};
 use crate::pf::{Counters, Loaded};
@@ -166,22 +166,22 @@ fn inert(survey: &Survey<'_>, listed: &mut [Listed]) -> Result<()> {
     Ok(())
 }
 
-/// Whether translation rules, and filter rules, of an anchor are called, by its name.
-type ByChild = HashMap<String, (bool, bool)>;
+/// Which rules of an anchor are called, by its name.
+type ByChild = HashMap<String, Kinds>;
 
 fn by_child(called: Vec<Entry>) -> ByChild {
     let mut all = ByChild::new();
-    for Entry { child, translates, filters, .. } in called {
-        let kinds = all.entry(child).or_default();
-        *kinds = (kinds.0 || translates, kinds.1 || filters);
+    for entry in called {
+        let kinds = all.entry(entry.child).or_default();
+        *kinds = kinds.or(entry.kinds);
     }
     all
 }
 
 /// Whether what an anchor has is called.
 fn is_called(called: &ByChild, anchor: &Anchor, loaded: &Loaded) -> bool {
-    let (translations, filters) = called.get(anchor.child()).copied().unwrap_or_default();
-    (translations || loaded.translations.is_empty()) && (filters || loaded.filters == 0)
+    let Kinds { translates, filters } = called.get(anchor.child()).copied().unwrap_or_default();
+    (translates || loaded.translations.is_empty()) && (filters || loaded.filters == 0)
 }
 
 /// A jail's part, without counters.

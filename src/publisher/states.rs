@@ -12,7 +12,7 @@ use crate::host::Interfaces;
 use crate::name::Label;
 use crate::net::{Family, Interface, Place, PortRange, Protocol, is_link_local6};
 use crate::options::{Options, Source};
-use crate::pf::{Destination, Sources, States};
+use crate::pf::{Hosts, States};
 use crate::publication::Redirect;
 use crate::store::Record;
 
@@ -38,18 +38,18 @@ pub(super) fn to_end(record: &Record, facts: &Survey<'_>) -> Vec<States> {
     let reached: HashMap<_, &Options> = now.iter().map(|(r, options)| (direct(r), *options)).collect();
     let whole = |r: &Redirect, before: &Options| {
         if all {
-            return vec![States::Jail { label: jail.clone(), targets: targets(record) }];
+            return vec![States { jail: Some(jail.clone()), at: targets(record), ..States::default() }];
         }
-        let label = record.jail.mapping_label(r.protocol, r.host);
-        let mapping = |ports, to| {
-            let (jail, label) = (jail.clone(), label.clone());
-            States::Mapping { jail, label, protocol: r.protocol, ports, to, target: r.target }
+        let mapping = |ports, to| States {
+            mapping: Some(record.jail.mapping_label(r.protocol, r.host)),
+            to,
+            ..of_redirect(&jail, r, ports)
         };
-        let to = if labels_mappings { Destination::Any } else { host_of(r, now.keys().copied(), facts) };
+        let to = if labels_mappings { None } else { host_of(r, now.keys().copied(), facts) };
         let mut states = vec![mapping(r.host, to)];
         let may = |now: &&Options| before.reach.iter().all(|interface| now.reach.contains(interface));
         if !labels_mappings && !before.reach.is_empty() && !reached.get(&direct(r)).is_some_and(may) {
-            states.push(mapping(r.jail, Destination::Only(r.target)));
+            states.push(mapping(r.jail, Some(Hosts::of(r.target))));
         }
         states
     };
@@ -74,6 +74,12 @@ pub(super) fn to_end(record: &Record, facts: &Survey<'_>) -> Vec<States> {
     states.into_iter().collect()
 }
 
+/// The states of a jail's connections to these ports, which lead to the target of a redirect.
+fn of_redirect(jail: &Label, redirect: &Redirect, ports: PortRange) -> States {
+    let ports = Some((redirect.protocol, ports));
+    States { jail: Some(jail.clone()), ports, at: vec![redirect.target], ..States::default() }
+}
+
 /// Where all connections of a jail are led; empty if that is not known: sctp has states for other addresses as well
 /// (pf_sctp_multihome_add_addr in sys/netpfil/pf/pf.c).
 pub(super) fn targets(record: &Record) -> Vec<IpAddr> {
@@ -87,12 +93,12 @@ pub(super) fn targets(record: &Record) -> Vec<IpAddr> {
 /// Where connections to the host's ports of a redirect are to. If another mapping that stays leads to the same ports of the
 /// jail, connections to the jail are not among them. The address of a jail on the host's network stack may be that of
 /// both: rather one too many than one too few.
-fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts: &Survey<'_>) -> Destination {
+fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts: &Survey<'_>) -> Option<Hosts> {
     let near = |r: &&Redirect| r.protocol == gone.protocol && r.family() == gone.family() && r.jail.overlaps(gone.host);
     let targets: BTreeSet<IpAddr> = stay.filter(near).map(|r| r.target).collect();
     match targets.first() {
-        Some(target) if targets.len() == 1 && !facts.is_own(*target) => Destination::Except(*target),
-        _ => Destination::Any,
+        Some(target) if targets.len() == 1 && !facts.is_own(*target) => Some(Hosts::except(*target)),
+        _ => None,
     }
 }
 
@@ -110,7 +116,7 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Surve
         let anywhere = options.hairpin || options.host_access;
         let sources: Option<Vec<_>> = options.sources.iter().map(Source::network).collect();
         let sources = match sources.filter(|sources| !anywhere && !sources.is_empty()) {
-            Some(sources) => sources.into_iter().copied().map(Some).collect(),
+            Some(sources) => sources.into_iter().map(|network| Some(Hosts::of(*network))).collect(),
             None => vec![None],
         };
         for claim in publication.claims() {
@@ -136,7 +142,7 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Surve
                     // of a jail on the host's stack: connections with the jail itself
                     || address == claim.target;
                 let of_family =
-                    |from: &Option<IpNet>| from.is_none_or(|from| Family::of(from.addr()) == claim.family());
+                    |from: &Option<Hosts>| from.is_none_or(|from| Family::of(from.network.addr()) == claim.family());
                 for from in sources.iter().copied().filter(of_family).filter(|_| !elsewhere) {
                     found.entry((on, from, claim.protocol, address)).or_default().insert(claim.host);
                 }
@@ -144,7 +150,14 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Surve
         }
     }
     let one = |((on, from, protocol, address), ports)| {
-        let states = move |ports| States::ToHost { on, from, protocol, address, ports };
+        let states = move |ports| States {
+            ports: Some((protocol, ports)),
+            to: Some(Hosts::of(address)),
+            from,
+            on,
+            at: vec![address],
+            ..States::default()
+        };
         joined(ports).into_iter().map(states)
     };
     Ok(found.into_iter().flat_map(one).collect())
@@ -167,7 +180,7 @@ fn joined(ranges: BTreeSet<PortRange>) -> Vec<PortRange> {
 /// `reach` the reach list with which the jail's port is still published. `None` if they cannot be told from those of connections
 /// that are still allowed: with lower limits.
 fn narrower(
-    jail: &Label, redirect: &Redirect, to: Destination, [before, now]: [&Options; 2], reach: &[Interface],
+    jail: &Label, redirect: &Redirect, to: Option<Hosts>, [before, now]: [&Options; 2], reach: &[Interface],
     facts: &Survey<'_>,
 ) -> Option<Vec<States>> {
     if !now.limits.allow_all_of(&before.limits) {
@@ -177,8 +190,8 @@ fn narrower(
     // with it, an epair without an address is where a connection comes in
     let members = facts.host.sysctl("net.link.bridge.pfil_member").ok()?.unwrap_or(0) != 0;
     let named = |names: &[Interface]| named(interfaces, names, members);
-    let Redirect { protocol, target, place, .. } = *redirect;
-    let part = |ports, to, on, from| States::Part { jail: jail.clone(), protocol, ports, to, target, on, from };
+    let Redirect { target, place, .. } = *redirect;
+    let part = |ports, to, on, from| States { to, from, on, ..of_redirect(jail, redirect, ports) };
     let mut found = vec![];
 
     // the redirect's own interface; see rules::entrances
@@ -197,7 +210,7 @@ fn narrower(
             others.extend(interfaces.0.iter().flat_map(|known| &known.addresses).map(|own| IpNet::from(own.addr())));
         }
         let from = shut_out(&before.sources, &now.sources, others, redirect.family());
-        found.extend(from.into_iter().map(|from| part(redirect.host, to, on, from)));
+        found.extend(from.into_iter().map(|from| part(redirect.host, to, on, Some(from))));
     }
     // without `on` and without sources the rule is for jails and for the host as well
     let everywhere = !matches!(place, Place::Interface(_)) && now.sources.is_empty();
@@ -212,18 +225,18 @@ fn narrower(
         if before.host_access && !now.host_access {
             taken.extend(interfaces.0.iter().map(|known| known.name).filter(|on| Place::Interface(*on).is_loopback()));
         }
-        found.extend(taken.into_iter().map(|on| part(redirect.host, to, Some(on), Sources::Any)));
+        found.extend(taken.into_iter().map(|on| part(redirect.host, to, Some(on), None)));
     }
     // connections to the jail itself
     let leads = interfaces.leads_to(target).ok().flatten();
     for on in named(&before.reach).difference(&named(reach)) {
-        let mut direct = |from| found.push(part(redirect.jail, Destination::Only(target), Some(*on), from));
+        let mut direct = |from| found.push(part(redirect.jail, Some(Hosts::of(target)), Some(*on), from));
         match leads == Some(*on) {
             // here are also the states of all connections on their way out to the jail
             true => networks(interfaces, *on)
                 .filter(|network| Family::of(network.addr()) == Family::of(target))
-                .for_each(|network| direct(Sources::In(network))),
-            false => direct(Sources::Any),
+                .for_each(|network| direct(Some(Hosts::of(network)))),
+            false => direct(None),
         }
     }
     Some(found)
@@ -253,7 +266,7 @@ fn networks<'a>(interfaces: Interfaces<'a>, on: Interface) -> impl Iterator<Item
 
 /// The sources of this family that were admitted, and are not any more. The addresses in a table are not known here: if it was
 /// taken away, everybody may have been in it, and if it was added, nobody.
-pub fn shut_out(before: &[Source], now: &[Source], others: Vec<IpNet>, family: Family) -> Vec<Sources> {
+pub fn shut_out(before: &[Source], now: &[Source], others: Vec<IpNet>, family: Family) -> Vec<Hosts> {
     let of_family = |sources: &[Source]| -> Vec<IpNet> {
         let networks = sources.iter().filter_map(|source| source.network().copied());
         networks.filter(|network| Family::of(network.addr()) == family).collect()
@@ -269,15 +282,15 @@ pub fn shut_out(before: &[Source], now: &[Source], others: Vec<IpNet>, family: F
             return (if everybody { vec![all] } else { of_family(before) })
                 .into_iter()
                 .flat_map(|network| without(network, &allowed))
-                .map(Sources::In)
+                .map(Hosts::of)
                 .collect();
         }
     };
     while let Some(wider) = hull.supernet().filter(|_| !allowed.iter().all(|network| hull.contains(network))) {
         hull = wider;
     }
-    let outside = (hull != all).then_some(Sources::Except(hull));
-    outside.into_iter().chain(without(hull, &allowed).into_iter().map(Sources::In)).collect()
+    let outside = (hull != all).then(|| Hosts::except(hull));
+    outside.into_iter().chain(without(hull, &allowed).into_iter().map(Hosts::of)).collect()
 }
 
 /// A network without others, as networks.

@@ -182,7 +182,7 @@ impl<'a> Writer<'a> {
             Err(error) => errors.push(error),
         }
         let targets = record.map(targets).unwrap_or_default();
-        let all = [States::Jail { label: Label::of_anchor(anchor), targets }];
+        let all = [States { jail: Some(Label::of_anchor(anchor)), at: targets, ..States::default() }];
         match survey.phase(Phase::Kill).and_then(|()| survey.firewall.kill_states(&all)) {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}

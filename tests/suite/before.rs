@@ -169,13 +169,13 @@ fn which_states() {
         set(&mut request);
         let firewall = Around { sim: rig.sim(), around };
         rig.with(&firewall, &Unobserved, |p| p.publish(&request)).unwrap();
-        let text = |states: &States| match states {
-            States::ToHost { on, from, protocol, address, ports } => {
-                let on = on.map(|on| format!("{on} ")).unwrap_or_default();
-                let from = from.map(|from| format!("{from} ")).unwrap_or_default();
-                format!("{on}{from}{protocol} {address} {ports}")
-            }
-            other => panic!("{other:?}"),
+        let text = |states: &States| {
+            let (protocol, ports) = states.ports.unwrap();
+            let (on, from) = (states.on.map(|on| on.to_string()), states.from.map(|from| from.network.to_string()));
+            let to = states.to.unwrap().network.addr();
+            assert!(states.jail.is_none() && states.at == [to], "{states:?}");
+            let known = [on, from, Some(format!("{protocol} {to} {ports}"))];
+            known.into_iter().flatten().collect::<Vec<_>>().join(" ")
         };
         let asked: Vec<String> = asked.borrow().iter().map(text).collect();
         asked

@@ -315,8 +315,7 @@ impl Kernel {
     /// A process of its own.
     fn run<T>(&self, act: impl FnOnce(&Publisher<'_>) -> T) -> T {
         let deadline = Deadline::after(Duration::from_secs(60));
-        let native =
-            Native::over(&self.fake, deadline).with_cache(self.rig.state("pf-rulesets.cache"), "first".to_owned());
+        let native = Native::over(&self.fake, deadline).with_cache(self.rig.state(""), "first".to_owned());
         self.rig.with(&native, &Unobserved, act)
     }
 

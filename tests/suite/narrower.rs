@@ -5,9 +5,9 @@ use std::time::Duration;
 use kport::deadline::Deadline;
 use kport::net::{Family, Interface};
 use kport::options::Options;
+use kport::pf::Firewall;
 use kport::pf::native::Native;
 use kport::pf::pfctl::{Helpers, Pfctl};
-use kport::pf::{Firewall, Sources};
 use kport::publisher::{Request, Unobserved, shut_out};
 
 use crate::support::fake_kernel::{Fake, State};
@@ -199,11 +199,8 @@ fn those_who_are_shut_out() {
         ("<a> 192.0.2.0/24", "192.0.2.0/24", "", Inet, "!192.0.2.0/24"),
         ("", "<a>", "", Inet, "0.0.0.0/0"),
     ] {
-        let found = shut_out(&read(before), &read(now), read(others), family).into_iter().map(|from| match from {
-            Sources::Any => "any".to_owned(),
-            Sources::In(network) => network.to_string(),
-            Sources::Except(network) => format!("!{network}"),
-        });
+        let found = shut_out(&read(before), &read(now), read(others), family).into_iter();
+        let found = found.map(|from| format!("{}{}", if from.not { "!" } else { "" }, from.network));
         assert_eq!(found.collect::<Vec<_>>().join(" "), expected, "{before} -> {now}");
     }
 }

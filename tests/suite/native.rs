@@ -24,8 +24,8 @@ use kport::pf::native::layout::{PfiocPooladdr, PfiocRule, PfiocRuleset, PfiocTab
 use kport::pf::native::netlink::attributes;
 use kport::pf::native::nv::{List, Value};
 use kport::pf::native::transaction::Load;
-use kport::pf::native::{Memory, Native, encode, probe};
-use kport::pf::{Counters, Destination, Firewall, ForeignRedirect, States, Status};
+use kport::pf::native::{Native, encode, probe};
+use kport::pf::{Counters, Firewall, ForeignRedirect, States, Status};
 use kport::pfconf::Conf;
 use kport::publication::{Answer, Publication, Redirect};
 use kport::publisher::{Liveness, Observer, Phase, Request, Unobserved};
@@ -849,8 +849,8 @@ fn states_are_killed_by_label_and_by_the_port_of_the_host() {
     assert_eq!(native.kill_states(&[tcp("9000-9010"), tcp("1")]).unwrap(), 2);
     // all that are left, with one search of the table, which is read only if it is known where the jail's states lead
     let all = |targets: &[&str]| {
-        let targets = targets.iter().map(|target| target.parse().unwrap()).collect();
-        [States::Jail { label: "web".parse::<JailName>().unwrap().label(), targets }]
+        let at = targets.iter().map(|target| target.parse().unwrap()).collect();
+        [States { jail: Some("web".parse::<JailName>().unwrap().label()), at, ..States::default() }]
     };
     let calls = fake.calls_of(|| assert_eq!(native.kill_states(&all(&["10.0.0.3", "fd00::2"])).unwrap(), 0));
     assert_eq!(calls, ["DIOCGETSTATESV2", "DIOCGETSTATESV2"]);
@@ -1032,9 +1032,9 @@ fn what_is_loaded_is_recognized() {
 /// The states of a mapping.
 fn mapping(jail: &str, protocol: Protocol, host: &str) -> States {
     let (jail, host) = (jail.parse::<JailName>().unwrap(), host.parse().unwrap());
-    let label = jail.mapping_label(protocol, host);
-    let target = [10, 0, 0, 2].into();
-    States::Mapping { jail: jail.label(), label, protocol, ports: host, to: Destination::Any, target }
+    let mapping = Some(jail.mapping_label(protocol, host));
+    let at = vec![[10, 0, 0, 2].into()];
+    States { jail: Some(jail.label()), mapping, ports: Some((protocol, host)), at, ..States::default() }
 }
 
 #[test]
@@ -1560,8 +1560,8 @@ fn a_table_that_is_too_large_cannot_be_decided() {
 #[test]
 fn settings_are_read_each_time() {
     let fake = Fake::new();
-    let memory = Memory::default();
-    let native = || Native::over(&fake, soon()).with_memory(&memory);
+    let dir = tempfile::tempdir().unwrap();
+    let native = || native(&fake).with_cache(dir.path().to_owned(), "first".to_owned());
     let main = || native().main_ruleset().unwrap();
     assert!(main().skip.is_empty());
     fake.set_interfaces(&[("all", true, false), ("lo", true, true)]);
@@ -1579,8 +1579,8 @@ fn a_call_in_braces_is_seen() {
     fake.call_anchor(8, "kport/*");
     fake.call_anchor(4, "kport/*");
     fake.hold("", calling(0, "_1"));
-    let memory = Memory::default();
-    let status = || Native::over(&fake, soon()).with_memory(&memory).status().unwrap();
+    let native = native(&fake);
+    let status = || native.status().unwrap();
     assert!(!status().anchor);
     fake.hold("_1", calling(0, "../kport/*"));
     assert!(status().anchor);

@@ -18,7 +18,7 @@ use kport::name::{Anchor, JailName};
 use kport::net::{Family, Place, PortRange, Protocol};
 use kport::options::{Limits, Options};
 use kport::pf::pfctl::{Helpers, Invocation, OutOfTags, Pfctl, Trace, is_without_device};
-use kport::pf::{Counters, Destination, Firewall, Loaded, States, Status};
+use kport::pf::{Counters, Firewall, Loaded, States, Status};
 use kport::publication::{Publication, Targets, redirects};
 use kport::rule::{Rule, text};
 use kport::rules::rules;
@@ -48,7 +48,7 @@ fn web() -> Anchor {
 
 /// All states of the jail.
 fn of_the_jail() -> [States; 1] {
-    [States::Jail { label: jail().label(), targets: vec![] }]
+    [States { jail: Some(jail().label()), ..States::default() }]
 }
 
 /// The rules of jail web, 10.0.0.2 and fd00::2, published on em0.
@@ -153,12 +153,8 @@ fn recorded_answers() {
     let loaded = pfctl(&recorded).loaded(&web(), false).unwrap();
     assert_eq!((loaded.translations.len(), loaded.filters), (4, 4));
     assert_eq!(pfctl(&recorded).kill_states(&of_the_jail()).unwrap(), 0);
-    assert_eq!(
-        pfctl(&recorded)
-            .kill_states(&[States::Jail { label: "none".parse::<JailName>().unwrap().label(), targets: vec![] }])
-            .unwrap(),
-        0
-    );
+    let no_jail = States { jail: Some("none".parse::<JailName>().unwrap().label()), ..States::default() };
+    assert_eq!(pfctl(&recorded).kill_states(&[no_jail]).unwrap(), 0);
 
     for good in ["06-load-web", "28-empty-load"] {
         pfctl(&standin::Pfctl::replay(&[good])).replace(&web(), &some("8080:80")).unwrap();
@@ -238,15 +234,12 @@ fn states_are_killed_by_label() {
     assert_eq!(pfctl(&standin).kill_states(&of_the_jail()).unwrap(), 0);
     let other: JailName = "web2".parse().unwrap();
     let host = PortRange::new(80, 80).unwrap();
-    let label = other.mapping_label(Protocol::Tcp, host);
-    let to = Destination::Any;
-    let mapping = States::Mapping {
-        jail: other.label(),
-        label,
-        protocol: Protocol::Tcp,
-        ports: host,
-        to,
-        target: [10, 0, 0, 2].into(),
+    let mapping = States {
+        jail: Some(other.label()),
+        mapping: Some(other.mapping_label(Protocol::Tcp, host)),
+        ports: Some((Protocol::Tcp, host)),
+        at: vec![[10, 0, 0, 2].into()],
+        ..States::default()
     };
     assert_eq!(pfctl(&standin).kill_states(&[mapping]).unwrap(), 1);
     assert_eq!(standin.states(), [""; 0]);
@@ -276,7 +269,7 @@ fn refusals() {
         ),
         (1, "pfctl: DIOCADDRULE: Invalid argument\n", Kind::System, "DIOCADDRULE: Invalid argument"),
         (1, "pfctl: DIOCADDRULE: Cannot allocate memory\n", Kind::System, "memory"),
-        (1, "pfctl: pfctl_rules\n", Kind::Unavailable, "set limit anchors"),
+        (1, "pfctl: pfctl_rules\n", Kind::System, "set limit anchors"),
         (1, "pfctl: pfctl_rules\npfctl: DIOCXROLLBACK: Operation not permitted\n", Kind::Permission, "securelevel"),
         (1, "pfctl: /dev/pf: No such file or directory\n", Kind::Unavailable, "kldload pf"),
         (1, "pfctl: /dev/pf: Permission denied\n", Kind::Permission, "root"),

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kport::calls::{self, Block, Entry, Item, Key, whole};
+use kport::calls::{self, Block, Entry, Item, Key, Kinds, whole};
 use kport::net::{PortRange, Protocol};
 use proptest::prelude::*;
 
 fn entry(key: Key, jail: usize) -> Entry {
-    Entry { key, child: format!("j{jail}"), translates: !jail.is_multiple_of(7), filters: jail.is_multiple_of(3) }
+    let kinds = Kinds { translates: !jail.is_multiple_of(7), filters: jail.is_multiple_of(3) };
+    Entry { key, child: format!("j{jail}"), kinds }
 }
 
 fn key() -> impl Strategy<Value = Key> {
@@ -24,12 +25,12 @@ fn key() -> impl Strategy<Value = Key> {
     ];
     let few = prop::sample::select(&[(Protocol::Tcp, "443"), (Protocol::Udp, "443"), (Protocol::Tcp, "8000-8010")][..]);
     prop_oneof![
-        4 => ports.clone().prop_map(|(protocol, ports)| Key::Ports(protocol, ports)),
-        2 => (host.clone(), few).prop_map(|(to, (protocol, ports))| Key::At(to, protocol, ports.parse().unwrap())),
-        2 => (host, ports).prop_map(|(to, (protocol, ports))| Key::At(to, protocol, ports)),
-        2 => (0_u32..300).prop_map(|n| Key::Address(Ipv4Addr::from_bits(0x0a00_0000 + n).into())),
-        1 => any::<u32>().prop_map(|n| Key::Address(Ipv4Addr::from_bits(n).into())),
-        2 => any::<u64>().prop_map(|n| Key::Address(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)).into())),
+        4 => ports.clone().prop_map(|(protocol, ports)| Key::ports(protocol, ports)),
+        2 => (host.clone(), few).prop_map(|(to, (protocol, ports))| Key::at(to, protocol, ports.parse().unwrap())),
+        2 => (host, ports).prop_map(|(to, (protocol, ports))| Key::at(to, protocol, ports)),
+        2 => (0_u32..300).prop_map(|n| Key::address(Ipv4Addr::from_bits(0x0a00_0000 + n).into())),
+        1 => any::<u32>().prop_map(|n| Key::address(Ipv4Addr::from_bits(n).into())),
+        2 => any::<u64>().prop_map(|n| Key::address(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)).into())),
     ]
 }
 
@@ -37,9 +38,8 @@ type Rulesets = BTreeMap<Option<Block>, Vec<Item>>;
 
 fn change(held: &mut Rulesets, removed: &[Entry], added: &[Entry]) -> usize {
     let before = held.clone();
-    let mut load =
-        |block: Option<&Block>| Ok::<_, Infallible>(before.get(&block.copied()).cloned().unwrap_or_default());
-    let Ok(changed) = calls::change(&mut load, removed, added);
+    let load = |block: Option<&Block>| Ok::<_, Infallible>(before.get(&block.copied()).cloned().unwrap_or_default());
+    let Ok(changed) = calls::change(load, removed, added);
     let mut differ = 0;
     for (block, old, new) in changed {
         assert_eq!(old, before.get(&block).cloned().unwrap_or_default());
@@ -88,7 +88,7 @@ proptest! {
         let bound = 64;
         for (block, items) in &held {
             // apart from ranges that are in several parts, and several anchors of one key
-            let is_range = |key: &Key| matches!(key, Key::Ports(_, ports) | Key::At(_, _, ports) if ports.count() > 1);
+            let is_range = |key: &Key| key.protocol.is_some() && key.ports.count() > 1;
             let keys: HashSet<Key> = items.iter().map(Item::key).filter(|key| !is_range(key)).collect();
             let most = if block.is_none() { 7 * bound } else { bound };
             prop_assert!(keys.len() <= most);
@@ -99,10 +99,10 @@ proptest! {
     #[test]
     fn a_small_change_is_a_small_difference(count in 1_usize..2000, at in any::<u16>()) {
         let all: Vec<Entry> = (0..count).map(|n| {
-            entry(Key::Address(Ipv4Addr::from_bits(0x0a00_0000 + n as u32).into()), n)
+            entry(Key::address(Ipv4Addr::from_bits(0x0a00_0000 + n as u32).into()), n)
         }).collect();
         let mut held = whole(&all);
-        let new = [entry(Key::Address(Ipv4Addr::from_bits(u32::from(at) << 8 | 7).into()), count)];
+        let new = [entry(Key::address(Ipv4Addr::from_bits(u32::from(at) << 8 | 7).into()), count)];
         prop_assert!(change(&mut held, &[], &new) <= 80);
         prop_assert!(change(&mut held, &new, &[]) <= 80);
         prop_assert_eq!(held, whole(&all));
@@ -111,14 +111,14 @@ proptest! {
 
 #[test]
 fn names_of_nodes() {
-    let port = Key::Ports(Protocol::Tcp, "8080".parse().unwrap());
-    let at = |address: &str| Key::At(address.parse().unwrap(), Protocol::Sctp, "8080".parse().unwrap());
-    let v6 = Key::Address("fd00::12:3".parse().unwrap());
+    let port = Key::ports(Protocol::Tcp, "8080".parse().unwrap());
+    let at = |address: &str| Key::at(address.parse().unwrap(), Protocol::Sctp, "8080".parse().unwrap());
+    let v6 = Key::address("fd00::12:3".parse().unwrap());
     for (key, length, name) in [
         (port, 34, "tcp.4096-8191"),
         (port, 36, "tcp.8080-8095"),
         (port, 37, "tcp.8080"),
-        (Key::Address("10.0.0.77".parse().unwrap()), 31, "10.0.0.64_28"),
+        (Key::address("10.0.0.77".parse().unwrap()), 31, "10.0.0.64_28"),
         (v6, 1, "f000::_4"),
         (v6, 31, "fd00::12:0_124"),
         (v6, 32, "fd00::12:3_128"),
@@ -140,7 +140,7 @@ fn there_is_no_tree_that_is_too_deep_for_pf() {
     let all: Vec<Entry> = chain
         .chain(0..40)
         .enumerate()
-        .map(|(n, bits)| entry(Key::Address(Ipv6Addr::from_bits(bits).into()), n))
+        .map(|(n, bits)| entry(Key::address(Ipv6Addr::from_bits(bits).into()), n))
         .collect();
     let mut held = whole(&all);
     assert_eq!(held.len(), 1);

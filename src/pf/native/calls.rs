@@ -10,12 +10,10 @@
 
 use zerocopy::FromZeros;
 
-use super::decode::{self, Addresses};
 use super::encode::{self, LOADED, NUMBERS};
 use super::kernel::{Answer, Call, Kernel};
 use super::layout::*;
-use super::read::{self, RulesetAt, Stamp};
-use super::rulesets;
+use super::read::Stamp;
 use super::transaction::{Load, element};
 use crate::calls::{self, Item};
 use crate::name::PARENT;
@@ -34,15 +32,13 @@ pub(super) struct Ruleset {
     /// As it is, then as it is to be.
     pub(super) stamps: [Stamp; 3],
     pub(super) items: Vec<Item>,
-    /// How often each was changed in place.
-    edits: [usize; 3],
 }
 
 impl Ruleset {
     pub(super) fn new(path: String, old: &[Item], new: &[Item], stamps: [Stamp; 3]) -> Ruleset {
         let calls = |items| LOADED.map(|kind| calls::Call::of_kind(path != PARENT, items, kind).collect());
         let (old, new, items) = (calls(old), calls(new), new.to_vec());
-        Ruleset { path, old, new, stamps, items, edits: [0; 3] }
+        Ruleset { path, old, new, stamps, items }
     }
 
     pub(super) fn differences(&self) -> usize {
@@ -61,8 +57,9 @@ impl Ruleset {
 pub(super) fn change(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()> {
     let differences: usize = rulesets.iter().map(Ruleset::differences).sum();
     if differences <= FEW && !rulesets.iter().any(Ruleset::is_node_that_comes_or_goes) {
-        let edited = rulesets.iter_mut().try_for_each(|ruleset| edit(kernel, ruleset));
-        match edited.and_then(|()| pass_by(kernel, rulesets)) {
+        let mut behind = vec![];
+        let edited = rulesets.iter_mut().try_for_each(|ruleset| edit(kernel, ruleset, &mut behind));
+        match edited.and_then(|()| pass_by(kernel, behind)) {
             // another program has changed it, or this kernel does not have the call
             Err(failure) if ![libc::EPERM, libc::EACCES].contains(&failure.errno) => {}
             done => return done,
@@ -71,30 +68,35 @@ pub(super) fn change(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()
     load(kernel, rulesets)
 }
 
-fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset) -> Answer<()> {
+/// An inactive ruleset, the ticket of the active one, and how far it is behind.
+type Behind = (PfiocTransE, u32, usize);
+
+fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset, behind: &mut Vec<Behind>) -> Answer<()> {
     let mut rule = PfiocRule::new_zeroed();
     rule.anchor = field(&ruleset.path);
-    for n in 0..LOADED.len() {
-        let (old, new) = (&mut ruleset.old[n], &ruleset.new[n]);
-        let ((count, ticket), edits) = (&mut ruleset.stamps[n], &mut ruleset.edits[n]);
-        let mut change = |action: u32, at: usize, call: &calls::Call, old: &[calls::Call]| {
+    for (n, number) in NUMBERS.into_iter().enumerate() {
+        let (old, new, (count, ticket)) = (&mut ruleset.old[n], &ruleset.new[n], &mut ruleset.stamps[n]);
+        let mut edits = 0;
+        let mut change = |action: u32, at: usize, call: calls::Call| -> Answer<()> {
             (rule.action, rule.nr, rule.ticket) = (action, u32::try_from(at).unwrap_or(u32::MAX), *ticket);
-            one(kernel, &mut rule, &call.clone().into())?;
+            one(kernel, &mut rule, &call.into())?;
             *ticket = ticket.wrapping_add(1);
-            *edits += 1;
-            *count = u32::try_from(old.len()).unwrap_or(u32::MAX);
+            edits += 1;
             Ok(())
         };
         while let Some(at) = old.iter().rposition(|call| !new.contains(call)) {
-            let gone = old.remove(at);
-            change(PF_CHANGE_REMOVE, at, &gone, old)?;
+            change(PF_CHANGE_REMOVE, at, old.remove(at))?;
         }
         for (at, call) in new.iter().enumerate() {
             if old.get(at) != Some(call) {
                 let action = if at < old.len() { PF_CHANGE_ADD_BEFORE } else { PF_CHANGE_ADD_TAIL };
+                change(action, at, call.clone())?;
                 old.insert(at, call.clone());
-                change(action, at, call, old)?;
             }
+        }
+        *count = u32::try_from(old.len()).unwrap_or(u32::MAX);
+        if edits > 0 {
+            behind.push((element(&ruleset.path, number), *ticket, edits));
         }
     }
     Ok(())
@@ -120,15 +122,7 @@ fn one(kernel: &dyn Kernel, rule: &mut PfiocRule, call: &Rule) -> Answer<()> {
 
 /// Raises the tickets of the inactive rulesets to those of the active ones, each time by a transaction that is rolled back: so no
 /// later load gets a ticket that is remembered. One ruleset may be in a transaction several times (pf_begin_rules).
-fn pass_by(kernel: &dyn Kernel, rulesets: &[Ruleset]) -> Answer<()> {
-    let mut behind: Vec<(PfiocTransE, u32, usize)> = vec![];
-    for ruleset in rulesets {
-        for ((number, edits), (_, ticket)) in NUMBERS.into_iter().zip(ruleset.edits).zip(ruleset.stamps) {
-            if edits > 0 {
-                behind.push((element(&ruleset.path, number), ticket, edits));
-            }
-        }
-    }
+fn pass_by(kernel: &dyn Kernel, mut behind: Vec<Behind>) -> Answer<()> {
     while !behind.is_empty() {
         let mut begun: Vec<PfiocTransE> =
             behind.iter().flat_map(|(element, _, edits)| std::iter::repeat_n(*element, *edits)).collect();
@@ -158,24 +152,4 @@ pub(super) fn load(kernel: &dyn Kernel, rulesets: &mut [Ruleset]) -> Answer<()> 
         ruleset.stamps = stamps;
     }
     Ok(())
-}
-
-/// The rules of an anchor of the tree, without what only redirects have. EBUSY if it was loaded again meanwhile. By
-/// DIOCGETRULENV: reading a rule by netlink stops all packets for as long.
-pub(super) fn rules(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<Rule>> {
-    let mut found = vec![];
-    for ruleset in LOADED {
-        let (count, ticket) = read::count(kernel, anchor, ruleset)?;
-        for nr in 0..count {
-            let at = RulesetAt { anchor, ruleset, ticket, nr };
-            let rule = decode::rule(&read::rule(kernel, &at)?, Addresses::default());
-            found.extend(rule.map_err(|malformed| at.unreadable(&malformed))?);
-        }
-    }
-    Ok(found)
-}
-
-/// Whether an anchor of the tree has exactly these calls. EBUSY if it was loaded again meanwhile.
-pub(super) fn holds(kernel: &dyn Kernel, anchor: &str, items: &[Item], stamps: &[Stamp; 3]) -> Answer<bool> {
-    rulesets::holds(kernel, anchor, stamps, &calls::calls(anchor != PARENT, items))
 }

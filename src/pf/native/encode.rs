@@ -124,22 +124,17 @@ pub fn rule(rule: &Rule, member: Member<'_>, into: &mut PfRule) {
     }
 }
 
-/// `flags S/SA keep state label ...`
+/// `flags S/SA keep state label ...`, with what pfctl(8) adds to the options of `keep state` (rules of pfrule in sbin/pfctl/parse.y):
+/// states of a rule with a limit expire sooner from 60% of it on, and sources are remembered as long as their rate is counted.
 fn passes(protocol: Protocol, log_and_quick: [bool; 2], state: &StateOptions, label: &Label, into: &mut PfRule) {
     // PF_LOG is 1
     [into.log, into.quick] = log_and_quick.map(u8::from);
-    limits(state, into);
     into.keep_state = PF_STATE_NORMAL;
     if protocol == Protocol::Tcp {
         into.flags = TH_SYN;
         into.flagset = TH_SYN_ACK;
     }
     into.label = field(label.as_str());
-}
-
-/// The options of `keep state`, with what pfctl(8) adds to them (rules of pfrule in sbin/pfctl/parse.y): states of a rule
-/// with a limit expire sooner from 60% of it on, and sources are remembered as long as their rate is counted.
-fn limits(state: &StateOptions, into: &mut PfRule) {
     let StateOptions { max, max_src_states, max_src_conn, max_src_conn_rate } = *state;
     let number = |n: Option<NonZeroU32>| n.map_or(0, NonZeroU32::get);
     into.max_states = number(max);
@@ -258,7 +253,7 @@ fn addresses(wrap: &PfAddrWrap) -> Attributes {
 
 const HOST_MASK: [u8; 16] = [0xff; 16];
 
-fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
+pub fn address(from: Option<&Address>, into: &mut PfAddrWrap) {
     into.zero();
     let dynamic = |into: &mut PfAddrWrap, name: &[u8; Interface::SIZE], iflags| {
         into.kind = PF_ADDR_DYNIFTL;
@@ -303,7 +298,7 @@ pub fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn ports(range: PortRange, into: &mut PfRuleAddr) {
+pub fn ports(range: PortRange, into: &mut PfRuleAddr) {
     if range.count() == 1 {
         into.port_op = PF_OP_EQ;
         into.port = [range.first().into(), 0.into()];

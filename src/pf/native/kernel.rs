@@ -5,6 +5,7 @@ use std::io;
 
 use super::layout::*;
 use super::netlink::{Attributes, Command};
+use super::nv::Malformed;
 use crate::error::{Error, Kind, Setting};
 
 /// One ioctl on /dev/pf, with the struct that the kernel expects for it; the names are in `definition`.
@@ -155,9 +156,9 @@ impl Failure {
     }
 
     #[must_use]
-    pub fn about(mut self, what: impl fmt::Display) -> Failure {
-        self.about = what.to_string();
-        self
+    pub fn about(self, what: impl fmt::Display) -> Failure {
+        let about = if self.about.is_empty() { what.to_string() } else { format!("{what}: {}", self.about) };
+        Failure { about, ..self }
     }
 
     fn remedy(&self) -> (Kind, &'static str) {
@@ -189,6 +190,13 @@ impl Failure {
             (libc::ENOMEM, _) => (Kind::System, "pf is out of memory: see pfctl -sm and vmstat -z"),
             _ => (Kind::System, "an unexpected answer of pf"),
         }
+    }
+}
+
+/// A reply about a rule with an invalid form: EBADMSG, which the kernel also returns for such a request.
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Failure {
+        Failure::new("DIOCGETRULENV", libc::EBADMSG).about(malformed)
     }
 }
 

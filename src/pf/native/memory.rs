@@ -18,13 +18,12 @@
 //! kport. The third is that another program empties one of them, which removes it and its tickets (pf_remove_if_empty_kruleset),
 //! and then gives it as many loads and rules.
 
-use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
@@ -41,7 +40,7 @@ use crate::pfconf::rule::Rule as ConfRule;
 use crate::rule::Rule;
 
 /// The version of what is in the files.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 
 /// The longest file that is read, in bytes: a rule needs about 700.
 const MAX_FILE: usize = 1 << 24;
@@ -59,7 +58,7 @@ pub(super) struct Settings {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Main {
-    run: Run,
+    pub(super) run: Run,
     /// Its own, and those of the anchors in its braces, by path.
     pub(super) stamps: ReadAt,
     /// See [`outline`](crate::pf::foreign::outline); all rules in the file of these.
@@ -96,21 +95,10 @@ impl Main {
     }
 }
 
+/// The files in the state directory. Without a directory nothing is remembered.
 #[derive(Debug, Default)]
-struct Known {
-    hostid: u64,
-    main: Option<Main>,
-    /// the digests of rules by the path of their anchor, of this process's own loads
-    anchors: HashMap<String, ([Stamp; 3], u64)>,
-    /// by path, without files
-    calling: HashMap<String, ([Stamp; 3], Vec<Item>)>,
-}
-
-/// The files for the memory, and the current boot.
-#[derive(Debug)]
-struct CacheFiles {
-    /// The one with all rules.
-    path: PathBuf,
+pub(super) struct Memory {
+    dir: Option<PathBuf>,
     boot: String,
 }
 
@@ -124,38 +112,37 @@ struct Left<T> {
     what: T,
 }
 
-impl CacheFiles {
-    fn outline(&self) -> PathBuf {
-        self.path.with_file_name("pf-outline.cache")
-    }
+/// The main ruleset with its [`outline`](crate::pf::foreign::outline), which each publish reads, and with all rules.
+const OUTLINE: &str = "pf-outline.cache";
+const RULESETS: &str = "pf-rulesets.cache";
 
-    fn anchor(&self, anchor: &Anchor) -> PathBuf {
-        self.path.with_file_name("loaded").join([anchor.child(), ".cache"].concat())
-    }
+fn file_of(anchor: &Anchor) -> String {
+    format!("loaded/{}.cache", anchor.child())
+}
 
-    /// Of an anchor in the tree of calls, protected by kport's lock.
-    fn calling(&self, path: &str) -> PathBuf {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        self.path.with_file_name("calls").join([name, ".cache"].concat())
+/// Of an anchor in the tree of calls, protected by kport's lock.
+fn file_of_calls(path: &str) -> String {
+    format!("calls/{}.cache", path.rsplit('/').next().unwrap_or(path))
+}
+
+impl Memory {
+    pub(super) fn new(dir: PathBuf, boot: String) -> Memory {
+        Memory { dir: Some(dir), boot }
     }
 
     /// If it cannot be written, later processes only lose time, so it is not an error.
-    fn write(&self, path: &Path, run: &Run, what: impl Serialize) {
+    fn write(&self, file: &str, run: &Run, what: impl Serialize) {
+        let Some(dir) = &self.dir else { return };
         let left = Left { version: VERSION, boot: self.boot.clone(), hostid: run.hostid, what };
         if let Some(bytes) = postcard::to_stdvec(&left).ok().filter(|bytes| bytes.len() <= MAX_FILE) {
-            _ = files::replace_file(path, &bytes);
+            _ = files::replace_file(&dir.join(file), &bytes);
         }
     }
 
-    /// Leaves what each publish needs of a main ruleset to later processes.
-    fn write_outline(&self, main: &Main) {
-        self.write(&self.outline(), &main.run, main);
-    }
-
     /// A file that is damaged, or that others may write to, is ignored.
-    fn read<T: DeserializeOwned>(&self, path: &Path, run: &Run) -> Option<T> {
+    fn read<T: DeserializeOwned>(&self, file: &str, run: &Run) -> Option<T> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let file = files::open(path, flags, Mode::empty()).ok()?;
+        let file = files::open(&self.dir.as_ref()?.join(file), flags, Mode::empty()).ok()?;
         let is = file.metadata().ok()?;
         let own = is.is_file() && is.uid() == rustix::process::geteuid().as_raw() && is.mode() & 0o077 == 0;
         if !own || is.len() > MAX_FILE as u64 {
@@ -167,130 +154,64 @@ impl CacheFiles {
         let left: Left<T> = postcard::from_bytes(&bytes).ok()?;
         (left.version == VERSION && left.boot == self.boot && left.hostid == run.hostid).then_some(left.what)
     }
-}
 
-/// The memory of a process, which clones share; and the files of it, if it is kept for later processes.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    known: Arc<Mutex<Known>>,
-    files: Option<Arc<CacheFiles>>,
-}
-
-impl Memory {
-    /// The same memory, with the file for all rules, and others beside it.
-    pub(super) fn with_files(self, path: PathBuf, boot: String) -> Memory {
-        Memory { files: Some(Arc::new(CacheFiles { path, boot })), ..self }
+    fn remove(&self, file: &str) {
+        _ = self.dir.as_ref().map(|dir| fs::remove_file(dir.join(file)));
     }
 
     /// The main ruleset that was read in this run of pf.
     pub(super) fn main(&self, run: &Run) -> Option<Main> {
-        self.with(run, |known| known.main.clone().filter(|main| main.run == *run))?
+        self.read(OUTLINE, run).filter(|main: &Main| main.run == *run)
     }
 
-    /// The one that an earlier process has left, which is then remembered.
-    pub(super) fn left_main(&self, run: &Run) -> Option<Main> {
-        let files = self.files.as_ref()?;
-        let main = files.read(&files.outline(), run).filter(|main: &Main| main.run == *run)?;
-        self.with(run, |known| known.main.insert(main).clone())
-    }
-
-    /// Remembers a main ruleset that was just read, also for later processes.
+    /// Remembers a main ruleset that was just read.
     pub(super) fn learn(&self, main: &Main) {
-        if let (Some(files), Some(conf)) = (&self.files, &main.conf) {
-            files.write(&files.path, &main.run, Main { outline: Arc::clone(conf), ..main.clone() });
-            files.write_outline(main);
+        if let Some(conf) = &main.conf {
+            self.write(RULESETS, &main.run, Main { outline: Arc::clone(conf), ..main.clone() });
         }
-        _ = self.with(&main.run, |known| known.main = Some(main.clone()));
+        self.keep(main);
     }
 
-    /// All rules of a main ruleset, if they are still known. From then on they are remembered.
+    /// Remembers what was found about a main ruleset.
+    pub(super) fn keep(&self, main: &Main) {
+        self.write(OUTLINE, &main.run, main);
+    }
+
+    /// All rules of a main ruleset, if they are still known.
     pub(super) fn rules(&self, of: &Main) -> Option<Arc<Conf>> {
-        if of.conf.is_some() {
-            return of.conf.clone();
-        }
-        let files = self.files.as_ref()?;
-        let rules = files.read(&files.path, &of.run).filter(|left: &Main| left.is(of))?.outline;
-        _ = self.with(&of.run, |known| {
-            if let Some(main) = known.main.as_mut().filter(|main| main.is(of)) {
-                main.conf = Some(Arc::clone(&rules));
-            }
-        });
-        Some(rules)
+        let left = || self.read(RULESETS, &of.run).filter(|left: &Main| left.is(of)).map(|left| left.outline);
+        of.conf.clone().or_else(left)
     }
 
-    /// Remembers what was found about a main ruleset, if it is the remembered one.
-    pub(super) fn keep(&self, about: &Main, found: (Settings, String)) {
-        let kept = self.with(&about.run, |known| {
-            let main = known.main.as_mut().filter(|main| main.is(about))?;
-            main.found = Some(found);
-            Some(main.clone())
-        });
-        if let (Some(Some(main)), Some(files)) = (kept, &self.files) {
-            files.write_outline(&main);
-        }
-    }
-
-    /// Whether an anchor that has these stamps now is known to hold these rules: to this process, or with `by_files` to an earlier
-    /// one.
-    pub(super) fn holds(
-        &self, run: &Run, anchor: &Anchor, stamps: &[Stamp; 3], rules: &[Rule], by_files: bool,
-    ) -> bool {
-        let now = (*stamps, digest(rules));
-        let known = self.with(run, |known| known.anchors.get(anchor.path()) == Some(&now));
-        let left = |files: &Arc<CacheFiles>| files.read(&files.anchor(anchor), run) == Some(now);
-        known == Some(true) || by_files && self.files.as_ref().is_some_and(left)
+    /// Whether an anchor that has these stamps now is known to hold these rules.
+    pub(super) fn holds(&self, run: &Run, anchor: &Anchor, stamps: &[Stamp; 3], rules: &[Rule]) -> bool {
+        self.read(&file_of(anchor), run) == Some((*stamps, digest(rules)))
     }
 
     pub(super) fn loaded(&self, run: &Run, anchor: &Anchor, stamps: [Stamp; 3], rules: &[Rule]) {
-        let now = (stamps, digest(rules));
-        _ = self.with(run, |known| known.anchors.insert(anchor.path().to_owned(), now));
-        if let Some(files) = &self.files {
-            files.write(&files.anchor(anchor), run, now);
-        }
+        self.write(&file_of(anchor), run, (stamps, digest(rules)));
     }
 
     pub(super) fn cleared(&self, anchor: &Anchor) {
-        if let Ok(mut known) = self.known.try_lock() {
-            known.anchors.remove(anchor.path());
-        }
-        if let Some(files) = &self.files {
-            _ = fs::remove_file(files.anchor(anchor));
-        }
+        self.remove(&file_of(anchor));
     }
 
     /// What an anchor in the tree of calls has, if it still has these stamps.
-    pub(super) fn calling(&self, run: &Run, path: &str, stamps: &[Stamp; 3]) -> Option<Vec<Item>> {
-        let (at, items) = match &self.files {
-            Some(files) => files.read(&files.calling(path), run)?,
-            None => self.with(run, |known| known.calling.get(path).cloned())??,
-        };
+    pub(super) fn calls(&self, run: &Run, path: &str, stamps: &[Stamp; 3]) -> Option<Vec<Item>> {
+        let (at, items): ([Stamp; 3], _) = self.read(&file_of_calls(path), run)?;
         (at == *stamps).then_some(items)
     }
 
-    pub(super) fn forget_calling(&self, run: &Run, path: &str) {
-        match &self.files {
-            Some(files) => _ = fs::remove_file(files.calling(path)),
-            None => _ = self.with(run, |known| known.calling.remove(path)),
-        }
+    pub(super) fn forget_calls(&self, path: &str) {
+        self.remove(&file_of_calls(path));
     }
 
     /// Nothing is remembered of a node without items.
-    pub(super) fn learn_calling(&self, run: &Run, path: &str, stamps: [Stamp; 3], items: &[Item]) {
-        match &self.files {
-            Some(_) if items.is_empty() && path != PARENT => self.forget_calling(run, path),
-            Some(files) => files.write(&files.calling(path), run, (stamps, items)),
-            None => _ = self.with(run, |known| known.calling.insert(path.to_owned(), (stamps, items.to_vec()))),
+    pub(super) fn learn_calls(&self, run: &Run, path: &str, stamps: [Stamp; 3], items: &[Item]) {
+        match items.is_empty() && path != PARENT {
+            true => self.forget_calls(path),
+            false => self.write(&file_of_calls(path), run, (stamps, items)),
         }
-    }
-
-    /// Nothing is known of another run of pf. A lock that another thread had when this process was forked is never released:
-    /// then there is no memory.
-    fn with<T>(&self, run: &Run, act: impl FnOnce(&mut Known) -> T) -> Option<T> {
-        let mut known = self.known.try_lock().ok()?;
-        if known.hostid != run.hostid {
-            *known = Known { hostid: run.hostid, ..Known::default() };
-        }
-        Some(act(&mut known))
     }
 }
 

@@ -5,6 +5,7 @@
 //! A rule is converted to the form of DIOCGETRULENV, so that one decoder serves both. The numbers are those of
 //! sys/netpfil/pf/pf_nl.h; releases only add to them.
 
+use super::layout::text;
 use super::nv::{List, Malformed, Value, malformed};
 
 /// NLA_TYPE_MASK
@@ -215,13 +216,12 @@ fn list(all: &[(u16, &[u8])], table: &[Attribute]) -> Result<List, Malformed> {
         // of two attributes for one key the first is preferred
         _ = match form {
             Form::Number => made.add(name, Value::Number(number(value)?)),
-            Form::Text => made.add(name, Value::String(text(value)?)),
+            Form::Text => made.add(name, Value::String(text(value))),
             Form::Bytes => made.add(name, Value::Binary(value.to_vec())),
             Form::Address => made.add(name, Value::List(List::new().with("addr", Value::Binary(value.to_vec())))),
             Form::List(table) => made.add(name, Value::List(list(&attributes(value)?, table)?)),
             Form::Texts => {
-                let texts: Result<_, _> = attributes(value)?.into_iter().map(|(_, one)| text(one)).collect();
-                made.add(name, Value::Strings(texts?))
+                made.add(name, Value::Strings(attributes(value)?.into_iter().map(|(_, one)| text(one)).collect()))
             }
             Form::Item => {
                 let number = number(value)?;
@@ -244,9 +244,4 @@ fn number(value: &[u8]) -> Result<u64, Malformed> {
         1 | 2 | 4 | 8 => Ok(value.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))),
         other => malformed(format!("a number of {other} bytes")),
     }
-}
-
-fn text(value: &[u8]) -> Result<String, Malformed> {
-    let field = value.split(|byte| *byte == 0).next().unwrap_or_default();
-    Ok(String::from_utf8_lossy(field).into_owned())
 }

@@ -7,14 +7,16 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use zerocopy::FromZeros;
 
-use super::encode::{self, EVERY, LOADED};
+use super::encode;
 use super::kernel::{Answer, Call, Failure, Kernel, Nv};
 use super::layout::*;
 use super::nv::{List, Malformed, Value};
+use crate::name::Label;
 use crate::net::{Family, PortRange, Protocol};
-use crate::pf::{Destination, Sources, States};
+use crate::pf::{Hosts, States};
 use crate::pfconf::address::{Operand, Table};
 use crate::pfconf::rule::RuleKind;
+use crate::rule::Address;
 
 /// Room for the reply of a call: a rule needs about 4000 bytes, the status 6000.
 const REPLY: usize = 16 * 1024;
@@ -39,21 +41,11 @@ pub struct RulesetAt<'a> {
     pub nr: u32,
 }
 
-impl RulesetAt<'_> {
-    pub fn unreadable(&self, malformed: &Malformed) -> Failure {
-        let RulesetAt { anchor, nr, .. } = self;
-        unreadable("DIOCGETRULENV", malformed).about(format_args!("rule {nr} of anchor \"{anchor}\": {malformed}"))
-    }
-
-    /// The anchor was removed between the calls.
-    pub fn failed(&self, failure: Failure) -> Failure {
-        let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
-        Failure { errno, ..failure }.about(format_args!("rule {} of anchor \"{}\"", self.nr, self.anchor))
-    }
-}
-
-/// Sends `request` and reads the reply: what has these names, or all of it.
-fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List, names: &[&str]) -> Answer<List> {
+/// Sends `request`, and returns what `read` makes of the reply, with what has these names, or all of it.
+fn exchange<T>(
+    kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List, names: &[&str],
+    read: impl Fn(List) -> Result<T, Malformed>,
+) -> Answer<T> {
     let request = request.encode();
     let mut nv = Nv { buffer: vec![0; REPLY.max(request.len())], length: 0 };
     loop {
@@ -67,24 +59,16 @@ fn exchange(kernel: &dyn Kernel, call: fn(&mut Nv) -> Call<'_>, request: &List, 
             Err(failure) => return Err(failure),
             Ok(()) => {
                 let reply = nv.buffer.get(..nv.length).unwrap_or_default();
-                return List::decode_only(reply, names).map_err(|malformed| unreadable(name, &malformed));
+                let read = List::decode_only(reply, names).and_then(read);
+                return read.map_err(|malformed| Failure { call: name, ..malformed.into() });
             }
         }
     }
 }
 
-/// A reply with an invalid form: EBADMSG, which the kernel also returns for such a request.
-pub fn unreadable(call: &'static str, malformed: &Malformed) -> Failure {
-    Failure::new(call, libc::EBADMSG).about(malformed)
-}
-
-/// The number of rules of a ruleset and its ticket; none if the anchor does not exist (pf_ioctl_getrules: EINVAL).
-pub fn count(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind) -> Answer<Stamp> {
-    counts(kernel, anchor, [ruleset]).map(|[stamp]| stamp)
-}
-
-/// The same of several rulesets. What the kernel copies in and out is 3 kB, so that it pays to fill it in once.
-fn counts<const N: usize>(kernel: &dyn Kernel, anchor: &str, rulesets: [RuleKind; N]) -> Answer<[Stamp; N]> {
+/// The numbers of rules of rulesets and their tickets; none if the anchor does not exist (pf_ioctl_getrules: EINVAL). What the kernel
+/// copies in and out is 3 kB, so that it pays to fill it in once.
+pub fn stamps<const N: usize>(kernel: &dyn Kernel, anchor: &str, rulesets: [RuleKind; N]) -> Answer<[Stamp; N]> {
     let mut request = PfiocRule::new_zeroed();
     request.anchor = field(anchor);
     let mut stamps = [(0, 0); N];
@@ -99,19 +83,17 @@ fn counts<const N: usize>(kernel: &dyn Kernel, anchor: &str, rulesets: [RuleKind
     Ok(stamps)
 }
 
-/// [`count`] of the three rulesets of an anchor, in the order of [`LOADED`].
-pub fn stamps(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 3]> {
-    counts(kernel, anchor, LOADED)
-}
-
-/// [`count`] of every ruleset of an anchor, in the order of [`EVERY`].
-pub fn every_stamp(kernel: &dyn Kernel, anchor: &str) -> Answer<[Stamp; 4]> {
-    counts(kernel, anchor, EVERY)
-}
-
-/// The rules of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
-pub fn rules(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind, (count, ticket): Stamp) -> Answer<Vec<List>> {
-    (0..count).map(|nr| rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })).collect()
+/// What `read` makes of each rule of a ruleset with this number of rules and this ticket. EBUSY if it was loaded again meanwhile.
+pub fn each<T>(
+    anchor: &str, ruleset: RuleKind, (count, ticket): Stamp, mut read: impl FnMut(&RulesetAt<'_>) -> Answer<T>,
+) -> impl Iterator<Item = Answer<T>> {
+    (0..count).map(move |nr| {
+        read(&RulesetAt { anchor, ruleset, ticket, nr }).map_err(|failure| {
+            // the anchor was removed between the calls
+            let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
+            Failure { errno, ..failure }.about(format_args!("rule {nr} of anchor \"{anchor}\""))
+        })
+    })
 }
 
 /// One rule of a ruleset, if it still has this ticket: EBUSY if it was loaded again. With the key `anchor_call`, the anchor that it
@@ -123,12 +105,16 @@ pub fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<List> {
         .with("ruleset", number(encode::action(at.ruleset).into()))
         .with("ticket", number(at.ticket))
         .with("nr", number(at.nr));
-    let reply = exchange(kernel, |nv| Call::GetRule(nv), &request, &[]).map_err(|failure| at.failed(failure))?;
-    let read = || {
-        let call = reply.string("anchor_call")?.to_owned();
-        Ok(reply.list("rule")?.clone().with("anchor_call", Value::String(call)))
-    };
-    read().map_err(|malformed| at.unreadable(&malformed))
+    exchange(
+        kernel,
+        |nv| Call::GetRule(nv),
+        &request,
+        &[],
+        |reply| {
+            let call = reply.string("anchor_call")?.to_owned();
+            Ok(reply.list("rule")?.clone().with("anchor_call", Value::String(call)))
+        },
+    )
 }
 
 /// The number of the anchors directly below `anchor`; 0 if that anchor does not exist.
@@ -158,42 +144,15 @@ fn child(kernel: &dyn Kernel, anchor: &str, nr: u32) -> Answer<String> {
 
 /// The names of the anchors directly below `anchor`, sorted; none if that anchor does not exist.
 pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
-    other_children(kernel, anchor, &[])
-}
-
-/// Those that are not among `known`, which are sorted. The kernel walks to each child that is asked for by its number, so a few
-/// among many are searched for by the places that they leave to the others.
-pub fn other_children(kernel: &dyn Kernel, anchor: &str, known: &[&str]) -> Answer<Vec<String>> {
     let count = number_of_children(kernel, anchor)?;
-    let all = count as usize;
-    let at = |place: usize| child(kernel, anchor, u32::try_from(place).unwrap_or(u32::MAX));
-    let few = all.saturating_sub(known.len()) < all / 16;
-    let mut others: Vec<String> = vec![];
-    let mut next = 0;
-    while others.len() + known.len() < all && few {
-        let mut last = others.len() + known.len();
-        while next < last {
-            let middle = next.midpoint(last);
-            match at(middle)? == known[middle - others.len()] {
-                true => next = middle + 1,
-                false => last = middle,
-            }
-        }
-        others.push(at(next)?);
-        next += 1;
-    }
-    // also if one of those that are known is gone
-    if !few && all != known.len() || others.iter().any(|other| known.binary_search(&other.as_str()).is_ok()) {
-        others = (0..all).map(at).collect::<Answer<_>>()?;
-        others.retain(|other| known.binary_search(&other.as_str()).is_err());
-    }
+    let mut names = (0..count).map(|nr| child(kernel, anchor, nr)).collect::<Answer<Vec<_>>>()?;
     // the list is not locked: an anchor that was added or removed has changed the numbers of the others
-    if !others.is_empty() && number_of_children(kernel, anchor)? != count {
+    if count > 0 && number_of_children(kernel, anchor)? != count {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
-    others.sort();
-    others.dedup();
-    Ok(others)
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// A run of pf, and the main ruleset that it had when it was read.
@@ -208,26 +167,28 @@ pub struct Run {
 
 /// DIOCGETSTATUSNV: whether pf is enabled, and which run it is.
 pub fn status(kernel: &dyn Kernel) -> Answer<(bool, Run)> {
-    let status = exchange(kernel, |nv| Call::GetStatus(nv), &List::new(), &["running", "hostid", "chksum"])?;
-    let read = || {
-        let (hostid, checksum) = (status.number("hostid")?, status.binary("chksum")?.to_vec());
-        Ok((status.bool("running")?, Run { hostid, checksum }))
-    };
-    read().map_err(|malformed| unreadable("DIOCGETSTATUSNV", &malformed))
+    exchange(
+        kernel,
+        |nv| Call::GetStatus(nv),
+        &List::new(),
+        &["running", "hostid", "chksum"],
+        |status| {
+            let (hostid, checksum) = (status.number("hostid")?, status.binary("chksum")?.to_vec());
+            Ok((status.bool("running")?, Run { hostid, checksum }))
+        },
+    )
 }
 
 /// Whether `set syncookies always` is in effect.
 pub fn syncookies(kernel: &dyn Kernel) -> Answer<bool> {
-    let reply = exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new(), &[])?;
-    let read = || Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
-    read().map_err(|malformed| unreadable("DIOCGETSYNCOOKIES", &malformed))
+    let read = |reply: List| Ok(reply.bool("enabled")? && !reply.bool("adaptive")?);
+    exchange(kernel, |nv| Call::GetSyncookies(nv), &List::new(), &[], read)
 }
 
 /// The number of rules about Ethernet frames in the main ruleset.
 pub fn ether_rules(kernel: &dyn Kernel) -> Answer<u64> {
     let request = List::new().with("anchor", Value::String(String::new()));
-    let reply = exchange(kernel, |nv| Call::GetEtherRules(nv), &request, &[])?;
-    reply.number("nr").map_err(|malformed| unreadable("DIOCGETETHRULES", &malformed))
+    exchange(kernel, |nv| Call::GetEtherRules(nv), &request, &[], |reply| reply.number("nr"))
 }
 
 /// Whether this is the pf of 15 or later: it has a limit of anchors.
@@ -244,79 +205,50 @@ pub fn is_15(kernel: &dyn Kernel) -> Answer<bool> {
 /// redirected (pf_killstates_row in sys/netpfil/pf/pf_ioctl.c): address and port of the host, or of the jail itself; with `nat`,
 /// which 15 has, those after the redirect.
 pub fn kill_states(kernel: &dyn Kernel, states: &States) -> Answer<u64> {
-    let (label, protocol, ports) = match states {
-        States::Jail { label, .. } => (label.as_str(), 0, None),
-        States::Mapping { jail, protocol, ports, .. } | States::Part { jail, protocol, ports, .. } => {
-            (jail.as_str(), protocol.number(), Some(*ports))
-        }
-        States::ToHost { protocol, ports, .. } => ("", protocol.number(), Some(*ports)),
-    };
-    let of_host = matches!(states, States::ToHost { .. });
-    let (on, from, to) = match *states {
-        States::ToHost { on, from, address, .. } => {
-            (on, from.map_or(Sources::Any, Sources::In), Destination::Only(address))
-        }
-        States::Part { on, from, to, .. } => (on, from, to),
-        States::Mapping { to, .. } => (None, Sources::Any, to),
-        States::Jail { .. } => (None, Sources::Any, Destination::Any),
-    };
-    let (from, others) = match from {
-        Sources::Any => (None, false),
-        Sources::In(network) => (Some(network), false),
-        Sources::Except(network) => (Some(network), true),
-    };
-    let (to, except) = match to {
-        Destination::Any => (None, false),
-        Destination::Only(address) => (Some(IpNet::from(address)), false),
-        Destination::Except(address) => (Some(IpNet::from(address)), true),
-    };
+    let States { jail, ports, to, from, on, .. } = states;
+    let (protocol, ports) = ports.unzip();
     let number = Value::Number;
-    let side = |network: Option<IpNet>, ports: Option<PortRange>, except: bool| {
-        let bytes = |address: Option<IpAddr>| {
-            let octets = address.map_or([0; 16], encode::octets).to_vec();
-            Value::List(List::new().with("addr", Value::Binary(octets)))
-        };
-        // as in a rule: the number is the field's bytes, which are in network order
-        let port = |port: u16| u64::from(port.to_be());
-        let (op, port) = match ports {
-            None => (0, [0, 0]),
-            Some(one) if one.count() == 1 => (PF_OP_EQ, [port(one.first()), 0]),
-            Some(range) => (PF_OP_RRG, [port(range.first()), port(range.last())]),
-        };
+    let side = |hosts: &Option<Hosts>, to: Option<PortRange>| {
+        let mut side = PfRuleAddr::new_zeroed();
+        encode::address(hosts.map(|hosts| Address::Network(hosts.network)).as_ref(), &mut side.addr);
+        if let Some(to) = to {
+            encode::ports(to, &mut side);
+        }
+        let bytes = |octets: [u8; 16]| Value::List(List::new().with("addr", Value::Binary(octets.to_vec())));
         let wrap = List::new()
-            .with("type", number(u64::from(PF_ADDR_ADDRMASK)))
-            .with("iflags", number(0))
-            .with("addr", bytes(network.map(|network| network.addr())))
-            .with("mask", bytes(network.map(|network| network.netmask())));
+            .with("type", number(u64::from(side.addr.kind)))
+            .with("iflags", number(u64::from(side.addr.iflags)))
+            .with("addr", bytes(side.addr.addr))
+            .with("mask", bytes(side.addr.mask));
+        // as in a rule: the number is the field's bytes, which are in network order
+        let port = side.port.map(|port| u64::from(u16::from_ne_bytes(port.to_bytes())));
         Value::List(
             List::new()
                 .with("addr", Value::List(wrap))
                 .with("port", Value::Numbers(port.to_vec()))
-                .with("neg", number(u64::from(except)))
-                .with("port_op", number(u64::from(op))),
+                .with("neg", number(u64::from(hosts.is_some_and(|hosts| hosts.not))))
+                .with("port_op", number(u64::from(side.port_op))),
         )
     };
     // an address of one family would match some of the other one
-    let family = to.or(from).map_or(0, |network| encode::af(Family::of(network.addr())));
+    let family = to.or(*from).map_or(0, |hosts| encode::af(Family::of(hosts.network.addr())));
     let compare = List::new().with("id", number(0)).with("creatorid", number(0)).with("direction", number(0));
     let request = List::new()
         .with("cmp", Value::List(compare))
         .with("af", number(u64::from(family)))
-        .with("proto", number(u64::from(protocol)))
-        .with("src", side(from, None, others))
-        .with("dst", side(to, ports, except))
+        .with("proto", number(u64::from(protocol.map_or(0, Protocol::number))))
+        .with("src", side(from, None))
+        .with("dst", side(to, ports))
         .with("ifname", Value::String(on.map(|on| on.to_string()).unwrap_or_default()))
-        .with("label", Value::String(label.to_owned()))
+        .with("label", Value::String(jail.as_ref().map(Label::to_string).unwrap_or_default()))
         .with("kill_match", Value::Bool(false))
-        .with("nat", Value::Bool(of_host));
-    let reply = exchange(kernel, |nv| Call::KillStates(nv), &request, &[]).map_err(|failure| match states {
-        States::Jail { .. } => failure.about(format_args!("label \"{label}\"")),
-        States::Mapping { protocol, ports, .. } | States::Part { protocol, ports, .. } => {
-            failure.about(format_args!("label \"{label}\", {protocol} {ports}"))
-        }
-        States::ToHost { protocol, address, ports, .. } => failure.about(format_args!("{protocol} {address} {ports}")),
-    })?;
-    reply.number("killed").map_err(|malformed| unreadable("DIOCKILLSTATESNV", &malformed))
+        .with("nat", Value::Bool(jail.is_none()));
+    let killed = exchange(kernel, |nv| Call::KillStates(nv), &request, &[], |reply| reply.number("killed"));
+    killed.map_err(|failure| {
+        let label = jail.iter().map(|label| format!("label \"{label}\""));
+        let to = states.ports.iter().map(|(protocol, ports)| format!("{protocol} {ports}"));
+        failure.about(label.chain(to).collect::<Vec<_>>().join(", "))
+    })
 }
 
 /// What the table of states has at the addresses that states to end are at, on either side of a redirect.
@@ -327,7 +259,7 @@ impl StateTable {
     /// there are any states or not. `None` if it is not known: an address is not given, or there are so many states that to
     /// read them takes longer, or the kernel does not tell (15 without COMPAT_FREEBSD14).
     pub fn read(kernel: &dyn Kernel, to_end: &[States]) -> Answer<Option<StateTable>> {
-        let addresses: HashSet<IpAddr> = to_end.iter().flat_map(addresses_of).copied().collect();
+        let addresses: HashSet<IpAddr> = to_end.iter().flat_map(|states| &states.at).copied().collect();
         if addresses.is_empty() {
             return Ok(None);
         }
@@ -369,30 +301,16 @@ impl StateTable {
 
     /// Whether there can be such states.
     pub fn may_have(&self, states: &States) -> bool {
-        let at = |address, protocol: Protocol, first, last| {
-            let ports = (protocol.number(), first)..=(protocol.number(), last);
-            self.0.get(address).is_some_and(|known| known.range(ports).next().is_some())
+        let is_at = |address| {
+            let Some(known) = self.0.get(address) else { return false };
+            let Some((protocol, ports)) = states.ports else { return true };
+            // the ports of the jail are not known here
+            let (first, last) = if states.jail.is_some() { (0, u16::MAX) } else { (ports.first(), ports.last()) };
+            known.range((protocol.number(), first)..=(protocol.number(), last)).next().is_some()
         };
-        match states {
-            States::ToHost { protocol, address, ports, .. } => at(address, *protocol, ports.first(), ports.last()),
-            // the ports of the jail are not known here; sctp makes states for other addresses as well (pf_sctp_multihome_add_addr)
-            States::Mapping { protocol, target, .. } | States::Part { protocol, target, .. } => {
-                *protocol == Protocol::Sctp || at(target, *protocol, 0, u16::MAX)
-            }
-            States::Jail { targets, .. } => {
-                targets.is_empty() || targets.iter().any(|target| self.0.contains_key(target))
-            }
-        }
-    }
-}
-
-/// The addresses that these states have, at least one of them each.
-fn addresses_of(states: &States) -> &[IpAddr] {
-    match states {
-        States::Jail { targets, .. } => targets,
-        States::Mapping { target, .. } | States::Part { target, .. } | States::ToHost { address: target, .. } => {
-            std::slice::from_ref(target)
-        }
+        // sctp makes states for other addresses as well (pf_sctp_multihome_add_addr)
+        let elsewhere = states.jail.is_some() && matches!(states.ports, Some((Protocol::Sctp, _)));
+        elsewhere || states.at.is_empty() || states.at.iter().any(is_at)
     }
 }
 
@@ -417,24 +335,21 @@ pub fn has_table(kernel: &dyn Kernel, table: &str) -> Answer<bool> {
 /// The contents of an active table of an anchor; `None` if the table does not exist. If it has more addresses than the kernel
 /// returns (net.pf.request_maxcount), they are unknown.
 pub(crate) fn table(kernel: &dyn Kernel, anchor: &str, name: &str) -> Answer<Option<Table>> {
-    let mut room = vec![];
-    let held = loop {
-        match addresses(kernel, anchor, name, &mut room) {
-            // more room than the kernel accepts
-            Err(failure) if failure.errno == libc::EINVAL && !room.is_empty() => {
-                let unknown = Operand::Named(format!("table <{name}>, which has {} addresses,", room.len()));
-                let mut table = Table::default();
-                table.others.push((false, unknown));
-                return Ok(Some(table));
-            }
-            Err(failure) => return Err(failure),
-            Ok(None) => return Ok(None),
-            Ok(Some(count)) if count > room.len() => room = vec![PfrAddr::new_zeroed(); count],
-            Ok(Some(count)) => break room.get(..count).unwrap_or_default(),
-        }
-    };
+    let Some(count) = addresses(kernel, anchor, name, &mut [])? else { return Ok(None) };
     let mut table = Table::default();
-    for entry in held {
+    let mut room = vec![PfrAddr::new_zeroed(); count];
+    match addresses(kernel, anchor, name, &mut room) {
+        // more room than the kernel accepts
+        Err(failure) if failure.errno == libc::EINVAL => {
+            let unknown = Operand::Named(format!("table <{name}>, which has {count} addresses,"));
+            table.others.push((false, unknown));
+            return Ok(Some(table));
+        }
+        Ok(now) if now == Some(count) => {}
+        Ok(_) => return Err(Failure::new("DIOCRGETADDRS", libc::EBUSY).about(format_args!("table <{name}>"))),
+        Err(failure) => return Err(failure),
+    }
+    for entry in room {
         let network = IpNet::new(ip(entry.addr, entry.af != AF_INET6), entry.net)
             .map_err(|_| Failure::new("DIOCRGETADDRS", libc::EBADMSG).about(format_args!("table <{name}>")))?;
         table.insert(network, entry.not != 0);

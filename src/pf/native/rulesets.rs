@@ -22,22 +22,22 @@ pub(super) type ByPath = BTreeMap<String, Vec<Rule>>;
 /// The stamps at which rulesets were read, in the order of [`EVERY`], by the path of their anchor.
 pub(super) type ReadAt = Vec<(String, [Stamp; 4])>;
 
-/// The rules of an anchor, and of those in its braces. Their stamps are added to `stamps`, so that a later change can be
-/// detected. EBUSY if one was loaded again meanwhile.
-pub(super) fn with_braces(kernel: &dyn Kernel, anchor: &str, stamps: &mut ReadAt) -> Answer<ByPath> {
-    let mut read = ByPath::new();
-    let mut waiting = vec![anchor.to_owned()];
+/// The rules of the main ruleset and of the anchors in its braces, and their stamps, so that a later change can be detected. EBUSY if
+/// one was loaded again meanwhile.
+pub(super) fn main(kernel: &dyn Kernel) -> Answer<(ByPath, ReadAt)> {
+    let (mut read, mut stamps) = (ByPath::new(), ReadAt::new());
+    let mut waiting = vec![String::new()];
     while let Some(at) = waiting.pop() {
         if read.contains_key(&at) {
             continue;
         }
-        let every = read::every_stamp(kernel, &at)?;
+        let every = read::stamps(kernel, &at, EVERY)?;
         let rules = rules_of_all(kernel, &at, every)?;
         waiting.extend(rules.iter().filter_map(|rule| in_braces(&at, rule)));
         stamps.push((at.clone(), every));
         read.insert(at, rules);
     }
-    Ok(read)
+    Ok((read, stamps))
 }
 
 /// The path of the anchor in braces that a rule calls: pfctl(8) gives such an anchor a name that begins with `_`.
@@ -50,30 +50,35 @@ fn in_braces(caller: &str, rule: &Rule) -> Option<String> {
 
 /// The rules of an anchor with these stamps. EBUSY if it was loaded again meanwhile.
 pub(super) fn rules_of_all(kernel: &dyn Kernel, anchor: &str, stamps: [Stamp; 4]) -> Answer<Vec<Rule>> {
-    let mut all = vec![];
-    for (ruleset, stamp) in EVERY.into_iter().zip(stamps) {
-        all.append(&mut rules(kernel, anchor, ruleset, stamp)?);
-    }
-    Ok(all)
+    let of = |(ruleset, stamp)| rules(kernel, anchor, ruleset, stamp);
+    EVERY.into_iter().zip(stamps).map(of).collect::<Answer<Vec<_>>>().map(|all| all.concat())
 }
 
-/// The rules of one ruleset.
+/// The rules of one ruleset, without those that are not of packets.
 pub(super) fn rules(kernel: &dyn Kernel, anchor: &str, ruleset: RuleKind, stamp: Stamp) -> Answer<Vec<Rule>> {
-    let (count, ticket) = stamp;
-    let mut rules = vec![];
-    for nr in 0..count {
-        rules.extend(rule(kernel, &RulesetAt { anchor, ruleset, ticket, nr })?.map(Rule::named));
+    let all = read::each(anchor, ruleset, stamp, |at| Ok(rule(kernel, at)?.map(Rule::named)));
+    all.filter_map(Answer::transpose).collect()
+}
+
+/// The rules of an anchor of the tree of calls, without what only redirects have. By DIOCGETRULENV: reading a rule by netlink stops
+/// all packets for as long.
+pub(super) fn calls(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<Rule>> {
+    let mut found = vec![];
+    for (ruleset, stamp) in LOADED.into_iter().zip(read::stamps(kernel, anchor, LOADED)?) {
+        let read = |at: &RulesetAt<'_>| Ok(decode::rule(&read::rule(kernel, at)?, Addresses::default())?);
+        for rule in read::each(anchor, ruleset, stamp, read) {
+            found.extend(rule?);
+        }
     }
-    Ok(rules)
+    Ok(found)
 }
 
 /// One rule with its addresses; `None` for one that is not of packets.
 fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<Option<Rule>> {
     let (list, by_netlink) = whole(kernel, at)?;
-    let read = || Ok((pools(&list, by_netlink)?, list.number("af")?));
-    let (which, af) = read().map_err(|malformed| at.unreadable(&malformed))?;
+    let af = list.number("af")?;
     let mut addresses = Addresses::default();
-    for pool in which {
+    for pool in pools(&list, by_netlink)? {
         let into = match pool {
             PF_NAT => &mut addresses.nat,
             PF_RT => &mut addresses.route,
@@ -87,7 +92,7 @@ fn rule(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<Option<Rule>> {
             }),
         };
     }
-    decode::rule(&list, addresses).map_err(|malformed| at.unreadable(&malformed))
+    Ok(decode::rule(&list, addresses)?)
 }
 
 /// A rule, and whether it was read by netlink, which has all fields. Before 15 DIOCGETRULENV does; pf of 15 always has netlink
@@ -100,9 +105,9 @@ fn whole(kernel: &dyn Kernel, at: &RulesetAt<'_>) -> Answer<(List, bool)> {
         .number(3, at.nr)
         .number(4, at.ticket);
     match kernel.ask(Command::Rule, &request) {
-        Ok(reply) => Ok((netlink::rule(&reply).map_err(|malformed| at.unreadable(&malformed))?, true)),
+        Ok(reply) => Ok((netlink::rule(&reply)?, true)),
         Err(failure) if failure.errno == libc::EOPNOTSUPP => Ok((read::rule(kernel, at)?, false)),
-        Err(failure) => Err(at.failed(failure)),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -129,19 +134,13 @@ fn asked(kernel: &dyn Kernel, at: &RulesetAt<'_>, which: u8, af: u64) -> Answer<
         let request = Attributes::default().number(2, at.ticket).number(3, nr).number(4, at.nr);
         request.with(5, &[encode::action(at.ruleset)]).text(8, at.anchor).number(10, u32::from(which))
     };
-    let unreadable = |malformed| at.unreadable(&malformed);
-    let reply = kernel.ask(Command::Addrs, &request(0)).map_err(|failure| at.failed(failure))?;
-    let count = netlink::count(&reply).map_err(unreadable)?;
     let one = |nr| {
-        let reply = kernel.ask(Command::Addr, &request(nr)).map_err(|failure| at.failed(failure))?;
-        let read = || {
-            let reply = netlink::pool_address(&reply)?;
-            let pooled = reply.list("addr")?;
-            let wrap = decode::wrap(pooled.list("addr")?)?;
-            Ok(decode::pool_address(&wrap, reply.number("af")?, af, pooled.string("ifname")?))
-        };
-        read().map_err(unreadable)
+        let reply = netlink::pool_address(&kernel.ask(Command::Addr, &request(nr))?)?;
+        let pooled = reply.list("addr")?;
+        let wrap = decode::wrap(pooled.list("addr")?)?;
+        Ok(decode::pool_address(&wrap, reply.number("af")?, af, pooled.string("ifname")?))
     };
+    let count = netlink::count(&kernel.ask(Command::Addrs, &request(0))?)?;
     (0..count).map(one).collect()
 }
 
@@ -165,24 +164,20 @@ fn pooled(kernel: &dyn Kernel, at: &RulesetAt<'_>, af: u64) -> Answer<Option<Vec
     Ok(Some(found))
 }
 
-/// Rules by their rulesets, in the order of [`LOADED`].
-fn by_kind(rules: &[Rule]) -> [Vec<Rule>; 3] {
-    LOADED.map(|kind| rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect())
-}
-
-/// Whether an anchor has exactly these rules, in this order, whichever backend loaded them. `stamps` are from
-/// [`read::stamps`]; EBUSY if the anchor was loaded again meanwhile.
+/// Whether an anchor has exactly these rules, in this order, whichever backend loaded them. `stamps` are of [`LOADED`]; EBUSY if the
+/// anchor was loaded again meanwhile.
 ///
 /// What 15 returns of a rule only by netlink is not read, except for af-to and reply-to: reading a rule that way stops all
 /// packets for as long.
-pub(super) fn holds(kernel: &dyn Kernel, anchor: &str, stamps: &[Stamp; 3], rules: &[Rule]) -> Answer<bool> {
-    let wanted = by_kind(rules);
-    if wanted.iter().zip(stamps).any(|(wanted, (count, _))| wanted.len() != *count as usize) {
+pub(super) fn holds(kernel: &dyn Kernel, anchor: &str, stamps: [Stamp; 3], rules: &[Rule]) -> Answer<bool> {
+    let wanted = LOADED.map(|kind| rules.iter().filter(move |rule| rule.action.kind() == kind));
+    if wanted.iter().zip(stamps).any(|(wanted, (count, _))| wanted.clone().count() != count as usize) {
         return Ok(false);
     }
-    for ((ruleset, (_, ticket)), wanted) in LOADED.into_iter().zip(*stamps).zip(wanted) {
-        for (nr, wanted) in (0..).zip(wanted) {
-            if !is(kernel, &RulesetAt { anchor, ruleset, ticket, nr }, wanted)? {
+    for ((ruleset, stamp), mut wanted) in LOADED.into_iter().zip(stamps).zip(wanted) {
+        let read = |at: &RulesetAt<'_>| wanted.next().map_or(Ok(false), |wanted| is(kernel, at, wanted.clone()));
+        for is in read::each(anchor, ruleset, stamp, read) {
+            if !is? {
                 return Ok(false);
             }
         }
@@ -195,8 +190,7 @@ fn is(kernel: &dyn Kernel, at: &RulesetAt<'_>, mut wanted: Rule) -> Answer<bool>
         rule(kernel, at)?
     } else {
         let loaded = read::rule(kernel, at)?;
-        let unreadable = |malformed| at.unreadable(&malformed);
-        let af = loaded.number("af").map_err(unreadable)?;
+        let af = loaded.number("af")?;
         let mut addresses = Addresses::default();
         if let Action::Translate { pool: Some(pool), .. } = &wanted.action {
             // if a kernel does not return the target of a redirect, it is assumed: the pass rules have the same address
@@ -208,7 +202,7 @@ fn is(kernel: &dyn Kernel, at: &RulesetAt<'_>, mut wanted: Rule) -> Answer<bool>
                 other => other?,
             };
         }
-        decode::rule(&loaded, addresses).map_err(unreadable)?
+        decode::rule(&loaded, addresses)?
     };
     // the struct of DIOCADDRULE has room for one label
     wanted.labels.truncate(1);

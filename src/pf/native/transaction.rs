@@ -5,9 +5,6 @@
 //! error, and after a kill at any instruction, the anchor is unchanged: until the commit only the inactive copy of its
 //! rulesets is written, and the next DIOCXBEGIN discards what is left in it (pf_begin_rules).
 
-use std::thread;
-use std::time::Duration;
-
 use zerocopy::FromZeros;
 
 use super::encode::{self, NUMBERS};
@@ -15,10 +12,9 @@ use super::kernel::{Answer, Call, Failure, Kernel, NEW_TAG};
 use super::layout::*;
 use super::netlink::Command;
 use super::read::Stamp;
-use crate::deadline::Deadline;
 use crate::name::Anchor;
 use crate::pfconf;
-use crate::rule::{Member, Rule};
+use crate::rule::Rule;
 
 /// One ruleset of a transaction that has not begun.
 pub(super) fn element(anchor: &str, rs_num: i32) -> PfiocTransE {
@@ -29,11 +25,10 @@ pub(super) fn element(anchor: &str, rs_num: i32) -> PfiocTransE {
 #[must_use = "a transaction that is not committed rolls back"]
 pub struct Load<'k> {
     kernel: &'k dyn Kernel,
-    /// those of each anchor
+    /// those of each anchor; none after the commit
     rulesets: Vec<[PfiocTransE; 3]>,
     /// how many rules were added to each
     counts: Vec<[u32; 3]>,
-    open: bool,
     /// whether the buffer for redirect addresses was ours, and empty, after the last rule
     has_buffer: bool,
     // the arguments of each call, created once for all rules
@@ -48,7 +43,7 @@ impl<'k> Load<'k> {
         kernel.call(Call::XBegin(rulesets.as_flattened_mut()))?;
         let counts = vec![[0; 3]; anchors.len()];
         let (address, rule) = (PfiocPooladdr::new_zeroed(), PfiocRule::new_zeroed());
-        Ok(Load { kernel, rulesets, counts, open: true, has_buffer: false, address, rule })
+        Ok(Load { kernel, rulesets, counts, has_buffer: false, address, rule })
     }
 
     /// Adds each of the rules that `rule` expands to, to the first anchor. A duplicate is skipped, as pfctl(8) does.
@@ -56,8 +51,12 @@ impl<'k> Load<'k> {
         let ruleset = encode::ruleset(rule);
         self.select(0, ruleset);
         for member in rule.matches().members() {
-            let new = self.send(rule, member).map_err(|failure| failure.about(format_args!("rule: {rule}")))?;
-            self.counts[0][ruleset] += u32::from(new);
+            encode::rule(rule, member, &mut self.rule.rule);
+            match self.put(Some(rule)) {
+                Ok(()) => self.counts[0][ruleset] += 1,
+                Err(Failure { errno: libc::EEXIST, .. }) => {}
+                Err(failure) => return Err(self.explained(failure).about(format_args!("rule: {rule}"))),
+            }
         }
         Ok(())
     }
@@ -96,35 +95,26 @@ impl<'k> Load<'k> {
         if rule.is_some_and(|rule| encode::target(rule, &mut self.address)) {
             self.kernel.call(Call::AddAddr(&mut self.address))?;
         }
-        self.hand_over(rule)?;
+        match rule {
+            // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
+            Some(Rule::AfTo { address_of, .. }) => {
+                self.kernel.ask(Command::AddAddr, &encode::source(self.rule.pool_ticket, *address_of))?;
+                self.kernel.ask(Command::AddRule, &encode::af_to(&self.rule))?;
+            }
+            _ => self.kernel.call(Call::AddRule(&mut self.rule))?,
+        }
         self.has_buffer = true;
         Ok(())
     }
 
-    /// Whether it was new.
-    fn send(&mut self, rule: &Rule, member: Member<'_>) -> Answer<bool> {
-        encode::rule(rule, member, &mut self.rule.rule);
-        match self.put(Some(rule)) {
-            Err(Failure { errno: libc::EEXIST, .. }) => Ok(false),
+    /// The failure to add a rule, by what is behind it.
+    fn explained(&mut self, failure: Failure) -> Failure {
+        match failure.errno {
             // the kernel returns this for a bad rule, and also for an anchor that another program has cleared since
             // DIOCXBEGIN: the commit of nothing removed it (pf_ioctl_addrule, pf_remove_if_empty_kruleset)
-            Err(failure) if failure.errno == libc::EINVAL && self.anchor_is_gone() => {
-                Err(Failure { errno: libc::EBUSY, ..failure })
-            }
-            Err(failure) if failure.is_busy() && self.lacks_only_a_tag() => Err(Failure { call: NEW_TAG, ..failure }),
-            other => other.map(|()| true),
-        }
-    }
-
-    fn hand_over(&mut self, rule: Option<&Rule>) -> Answer<()> {
-        match rule {
-            // by netlink: a rule without a source would be a panic of the kernel, so it is added only after its source
-            Some(Rule::AfTo { address_of, .. }) => self
-                .kernel
-                .ask(Command::AddAddr, &encode::source(self.rule.pool_ticket, *address_of))
-                .and_then(|_| self.kernel.ask(Command::AddRule, &encode::af_to(&self.rule)))
-                .map(drop),
-            _ => self.kernel.call(Call::AddRule(&mut self.rule)),
+            libc::EINVAL if self.anchor_is_gone() => Failure { errno: libc::EBUSY, ..failure },
+            libc::EBUSY if self.lacks_only_a_tag() => Failure { call: NEW_TAG, ..failure },
+            _ => failure,
         }
     }
 
@@ -149,15 +139,15 @@ impl<'k> Load<'k> {
     /// rules and its new ticket (pf_commit_rules).
     pub fn commit(mut self) -> Answer<Vec<[Stamp; 3]>> {
         self.kernel.call(Call::XCommit(self.rulesets.as_flattened_mut()))?;
-        self.open = false;
-        let both = self.counts.iter().zip(&self.rulesets);
+        let rulesets = std::mem::take(&mut self.rulesets);
+        let both = self.counts.iter().zip(&rulesets);
         Ok(both.map(|(counts, rulesets)| [0, 1, 2].map(|n| (counts[n], rulesets[n].ticket))).collect())
     }
 }
 
 impl Drop for Load<'_> {
     fn drop(&mut self) {
-        if self.open {
+        if !self.rulesets.is_empty() {
             // if this fails, the rest stays in the inactive copy, which is not evaluated and which the next load discards
             _ = self.kernel.call(Call::XRollback(self.rulesets.as_flattened_mut()));
         }
@@ -178,25 +168,4 @@ pub fn out_of_tags(kernel: &dyn Kernel, anchor: &Anchor, rules: &[Rule]) -> Opti
     let mut transaction = Load::begin(kernel, &[anchor.path()]).ok()?;
     let failure = rules.iter().find_map(|rule| transaction.add(rule).err())?;
     (failure.call == NEW_TAG).then_some(failure)
-}
-
-/// Repeats `attempt` as long as pf is busy, until the deadline. The buffer for redirect addresses is shared by the whole
-/// host, so any program that loads rules at the same time causes EBUSY in the next call here: the pause is short, grows, and
-/// differs for each process.
-pub fn retry_while_busy<T>(deadline: Deadline, mut attempt: impl FnMut() -> Answer<T>) -> Answer<T> {
-    const LONGEST_PAUSE: u64 = 50_000;
-    let mut most = 500;
-    loop {
-        match attempt() {
-            Err(failure) if failure.is_busy() => {
-                if deadline.passed() {
-                    return Err(failure);
-                }
-                let pause = Duration::from_micros(fastrand::u64(most / 4..=most));
-                thread::sleep(pause.min(deadline.remaining()));
-                most = (most * 2).min(LONGEST_PAUSE);
-            }
-            done => return done,
-        }
-    }
 }

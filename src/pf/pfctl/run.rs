@@ -198,10 +198,10 @@ const MEANINGS: &[(&[&str], Kind, &str)] = &[
         "this pfctl does not support the command; kport needs FreeBSD 14 or later",
     ),
     (&["strlcpy", "anchor names beginning", "Syntax error"], Kind::Internal, "a defect in kport: please report it"),
-    // DIOCXBEGIN failed, and pfctl does not print the reason
+    // DIOCXBEGIN failed, and pfctl does not print the reason; pf is there, and the anchor may still hold its rules
     (
         &["pfctl_rules"],
-        Kind::Unavailable,
+        Kind::System,
         "pf refused to begin: see `pfctl -sm` for the limit of anchors, raise it with `set limit anchors`",
     ),
     (

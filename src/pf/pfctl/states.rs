@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::net::{Interface, PortRange, Protocol};
-use crate::pf::{Destination, States};
+use crate::name::Label;
+use crate::pf::States;
 
 /// A state that was created by a packet that came in.
 pub(super) struct Incoming {
@@ -52,26 +52,20 @@ impl Incoming {
         plain.then_some(Incoming { protocol, on, to: host(to)?, target, from: host(from)?.0, key })
     }
 
-    /// Whether it is one of `states`, as far as pfctl(8) prints it; and the interface on which these were created.
-    pub(super) fn is_of(&self, states: &States) -> Option<Option<Interface>> {
+    /// Whether it is one of `states`, as far as pfctl(8) prints it.
+    pub(super) fn is_of(&self, states: &States) -> bool {
         let (address, port) = self.to;
-        let same = |protocol: Protocol, ports: &PortRange| self.protocol == protocol.name() && ports.contains(port);
-        match states {
-            States::ToHost { on, from, protocol, address: to, ports } => {
-                let is = self.target.is_none() && same(*protocol, ports) && address == *to;
-                (is && from.is_none_or(|from| from.contains(&self.from))).then_some(*on)
-            }
-            States::Part { protocol, ports, to, target, on, from, .. } => {
-                let is_to = match to {
-                    Destination::Any => true,
-                    Destination::Only(only) => address == *only,
-                    Destination::Except(other) => address != *other,
-                };
-                let is = same(*protocol, ports) && is_to && self.target.unwrap_or(address) == *target;
-                let here = on.is_none_or(|on| self.on.as_ref().is_none_or(|own| *own == on.to_string()));
-                (is && here && from.contain(&self.from)).then_some(*on)
-            }
-            States::Jail { .. } | States::Mapping { .. } => None,
-        }
+        (states.jail.is_some() || self.target.is_none())
+            && states.ports.is_none_or(|(protocol, ports)| self.protocol == protocol.name() && ports.contains(port))
+            && states.to.is_none_or(|to| to.contain(address))
+            && states.from.is_none_or(|from| from.contain(self.from))
+            && states.on.is_none_or(|on| self.on.as_ref().is_none_or(|own| own == on.as_str()))
+            && states.at.contains(&self.target.unwrap_or(address))
     }
+}
+
+/// The label that all of `states` have and no others, as far as a backend that labels mappings has loaded their rules.
+pub(super) fn label(states: &States) -> Option<&Label> {
+    let is_part = states.on.is_some() || states.from.is_some();
+    states.mapping.as_ref().or(states.jail.as_ref()).filter(|_| !is_part)
 }
