@@ -168,6 +168,7 @@ fn native_or(native: Result<Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
