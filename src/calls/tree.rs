@@ -27,10 +27,10 @@ const FEW: u32 = 4;
 /// administrator's. Only addresses that are chosen for it, each with other bits than the one before, need more; then there is no tree.
 pub(super) const DEEPEST: u8 = 20;
 
-/// An address, as the last bits if it is of IPv4; then, of what is about ports, four bits for the protocol, and a port.
-type Bits = (u128, u32);
+/// Groups of four bits: an address, as the last ones if it is of IPv4; then, of what is about ports, the protocol, and a port.
+type Bits = [u8; PORTS as usize];
 
-/// The number of groups of four bits of an address, and of one with ports.
+/// The number of groups of an address, and of one with ports.
 const ADDRESS: u8 = 32;
 const PORTS: u8 = ADDRESS + 5;
 
@@ -51,11 +51,18 @@ impl Key {
             (Some(_), Some(to)) => 3 + family(to),
             (None, to) => 5 + to.map_or(0, family),
         };
-        let bits = to.map_or(0, |to| bits(to.addr()));
-        let [first, last] = protocol.map_or([0, 0], |protocol| {
-            [ports.first(), ports.last()].map(|port| (protocol as u32) << 28 | u32::from(port) << 12)
+        let address = to.map_or(0, |to| match to.addr() {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
         });
-        Span { about, first: (bits, first), last: (bits, last) }
+        let [first, last] = [ports.first(), ports.last()].map(|port| {
+            let port = protocol.map_or(0, |protocol| (protocol as u32) << 16 | u32::from(port));
+            std::array::from_fn(|at| match u32::try_from(at).unwrap_or(u32::MAX) {
+                at @ 0..32 => (address >> (124 - 4 * at) & 0xf) as u8,
+                at => (port >> (144 - 4 * at) & 0xf) as u8,
+            })
+        });
+        Span { about, first, last }
     }
 
     /// The number of groups of four bits in it.
@@ -64,28 +71,9 @@ impl Key {
     }
 }
 
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-/// The four bits at a place, counted from the left.
-fn nibble((address, ports): Bits, at: u8) -> u128 {
-    match u32::from(at) {
-        at @ 0..32 => address >> (124 - 4 * at) & 0xf,
-        at => u128::from(ports) >> (28 - 4 * (at - 32)) & 0xf,
-    }
-}
-
 /// The number of groups of four bits that both begin with.
 fn in_common(a: Bits, b: Bits) -> u8 {
-    let bits = match (a.0 ^ b.0).leading_zeros() {
-        u128::BITS => u128::BITS + (a.1 ^ b.1).leading_zeros(),
-        bits => bits,
-    };
-    u8::try_from(bits / 4).unwrap_or(PORTS).min(PORTS)
+    (0..PORTS).find(|at| a[usize::from(*at)] != b[usize::from(*at)]).unwrap_or(PORTS)
 }
 
 /// The keys that have their first bits in common.
@@ -300,13 +288,13 @@ impl<E, L: FnMut(Option<&Block>) -> Result<Vec<Item>, E>> Tree<L> {
         if at >= items[0].key().length() {
             return Ok(sorted(items));
         }
-        let mut parts: BTreeMap<u128, Vec<Item>> = BTreeMap::new();
+        let mut parts: BTreeMap<u8, Vec<Item>> = BTreeMap::new();
         let mut made = vec![];
         for item in items {
             let Span { first, last, .. } = item.span();
-            match nibble(first, at) == nibble(last, at) {
-                true => parts.entry(nibble(first, at)).or_default().push(item),
-                false => made.push(item),
+            match first[usize::from(at)] {
+                next if next == last[usize::from(at)] => parts.entry(next).or_default().push(item),
+                _ => made.push(item),
             }
         }
         for part in parts.into_values() {

@@ -169,10 +169,6 @@ impl Firewall for WithConf {
         self.firewall.anchors()
     }
 
-    fn loaded(&self, anchor: &Anchor, counters: bool) -> Result<Loaded> {
-        self.firewall.loaded(anchor, counters)
-    }
-
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         self.firewall.holds(anchor, rules)
     }

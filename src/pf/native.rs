@@ -40,7 +40,7 @@ use self::kernel::{Answer, Call, Failure, Kernel, Nv};
 use self::layout::PfiocRule;
 use self::memory::{Main, Memory, Settings};
 use self::netlink::{Attributes, Command};
-use self::read::{RulesetAt, Run};
+use self::read::{RulesetAt, Run, Stamp};
 use super::{AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, foreign};
 use crate::calls::{self as calling, Block, Change, Entry};
 use crate::deadline::Deadline;
@@ -347,13 +347,13 @@ impl<K: Kernel> Native<K> {
         Ok(!changed.is_empty())
     }
 
-    /// The number of rules in the rulesets of each anchor of kport that is not empty.
-    fn counts(&self, recorded: &[Anchor]) -> Answer<BTreeMap<String, [u32; 3]>> {
+    /// The number of rules of each anchor of kport that is not empty.
+    fn counts(&self, recorded: &[Anchor]) -> Answer<BTreeMap<String, Loaded>> {
         let mut found = BTreeMap::new();
         for anchor in recorded {
             let stamps = read::stamps(self, anchor.path(), LOADED)?;
             if stamps != [(0, 0); 3] {
-                found.insert(anchor.child().to_owned(), stamps.map(|(count, _)| count));
+                found.insert(anchor.child().to_owned(), uncounted(stamps));
             }
         }
         // the nodes' own parent holds no rules
@@ -361,19 +361,19 @@ impl<K: Kernel> Native<K> {
         if read::number_of_children(self, PARENT)? as usize != found.len() + usize::from(nodes) {
             for child in read::children(self, PARENT)? {
                 if child != NODES && !found.contains_key(&child) {
-                    let counts = read::stamps(self, &format!("{PARENT}/{child}"), LOADED)?.map(|(count, _)| count);
-                    found.insert(child, counts);
+                    let stamps = read::stamps(self, &format!("{PARENT}/{child}"), LOADED)?;
+                    found.insert(child, uncounted(stamps));
                 }
             }
         }
         // one that was rolled back remains, empty, until the next load
-        found.retain(|_, counts| *counts != [0; 3]);
+        found.retain(|_, loaded| !loaded.is_empty());
         Ok(found)
     }
 
     fn loaded_once(&self, anchor: &str, counters: bool) -> Answer<Loaded> {
         let stamps = read::stamps(self, anchor, LOADED)?;
-        let mut loaded = uncounted(stamps.map(|(count, _)| count));
+        let mut loaded = uncounted(stamps);
         if counters {
             // what nat rules count is not used
             let [(nat, _), rdr, _] = stamps;
@@ -384,7 +384,7 @@ impl<K: Kernel> Native<K> {
     }
 
     /// The counters of each rule (pf_krule_to_nvrule in sys/netpfil/pf/pf_nv.c).
-    fn counters(&self, anchor: &str, kind: RuleKind, stamp: read::Stamp) -> Answer<Vec<Counters>> {
+    fn counters(&self, anchor: &str, kind: RuleKind, stamp: Stamp) -> Answer<Vec<Counters>> {
         let counters = |at: &RulesetAt<'_>| {
             let rule = read::rule(self, at)?;
             let sum = |name| rule.numbers(name).map(|both| both.iter().fold(0u64, |sum, one| sum.saturating_add(*one)));
@@ -492,14 +492,10 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 
     fn loaded_all(&self, recorded: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let mut all = BTreeMap::new();
         self.enabled.set(None);
-        for (child, counts) in self.retry_while_busy(|| self.counts(recorded))? {
-            let loaded = match counters {
-                true => self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?,
-                false => uncounted(counts),
-            };
-            all.insert(child, loaded);
+        let mut all = self.retry_while_busy(|| self.counts(recorded))?;
+        for (child, loaded) in all.iter_mut().filter(|_| counters) {
+            *loaded = self.retry_while_busy(|| self.loaded_once(&format!("{PARENT}/{child}"), true))?;
         }
         Ok(all)
     }
@@ -552,7 +548,7 @@ impl<K: Kernel> Firewall for Native<K> {
 
     fn has_table(&self, table: &Table) -> Result<bool> {
         self.kernel.renew()?;
-        Ok(read::has_table(self, table.as_str())?)
+        Ok(read::addresses(self, "", table.as_str(), &mut [])?.is_some())
     }
 
     /// If an anchor is called, those in its braces are also listed by their own paths, since they may have tables.
@@ -621,7 +617,7 @@ impl<K: Kernel> Firewall for Native<K> {
     }
 }
 
-/// The rules of rulesets with these numbers, in the order of [`LOADED`].
-fn uncounted([nat, rdr, filter]: [u32; 3]) -> Loaded {
+/// The rules of rulesets with these stamps, in the order of [`LOADED`].
+fn uncounted([(nat, _), (rdr, _), (filter, _)]: [Stamp; 3]) -> Loaded {
     Loaded::uncounted(Count { translations: (nat + rdr) as usize, filters: filter as usize })
 }

@@ -500,15 +500,13 @@ impl Firewall for Pfctl {
         let (Some(translations), Some(filters)) = both else { return compare_one_by_one(self, wanted) };
         let holds = wanted.iter().map(|(anchor, rules)| {
             let shown = |found: &ByChild| {
-                let (_, rules) = found.iter().find(|(child, _)| child == anchor.child())?;
-                Some(Conf::of_output(&rules.iter().map(|(text, _)| format!("{text}\n")).collect::<String>()))
+                let rules = found.iter().filter(|(child, _)| child == anchor.child()).flat_map(|(_, rules)| rules);
+                Conf::of_output(&rules.map(|(text, _)| format!("{text}\n")).collect::<String>())
             };
-            let (own, translations, filters) = (flat(rules), shown(&translations), shown(&filters));
-            let are_shown = translations.is_some() && filters.is_some();
-            let holds = are(&translations.unwrap_or_default(), OF_NAT, &own)
-                && are(&filters.unwrap_or_default(), OF_FILTER, &own);
+            let own = flat(rules);
+            let are_shown = are(&shown(&translations), OF_NAT, &own) && are(&shown(&filters), OF_FILTER, &own);
             // what is not called is not shown
-            if holds || are_shown { Ok(holds) } else { self.holds(anchor, rules) }
+            if are_shown { Ok(true) } else { self.holds(anchor, rules) }
         });
         let holds = holds.collect::<Result<_>>()?;
         let shown = translations.into_iter().chain(filters).filter(|(_, rules)| !rules.is_empty());

@@ -310,10 +310,7 @@ fn blocks(ports: PortRange) -> RangeInclusive<u16> {
 
 /// The folder of the claims on ports of a block; without one, of those over more than [`WIDE_BLOCKS`].
 fn claim_folder(protocol: Protocol, block: Option<u16>) -> String {
-    match block {
-        Some(block) => format!("ports/{protocol}/{block}"),
-        None => format!("ports/{protocol}/wide"),
-    }
+    block.map_or_else(|| format!("ports/{protocol}/wide"), |block| format!("ports/{protocol}/{block}"))
 }
 
 /// The folders of all claims that may overlap these ports.

@@ -258,7 +258,7 @@ fn come_back(text: &str) -> Result<(), String> {
     for rule in conf.rules() {
         let (list, addresses) = said(rule);
         // as it is sent
-        let list = List::decode(&list.encode()).unwrap();
+        let list = List::decode(&list.encode(), &[]).unwrap();
         let read = decode::rule(&list, addresses).unwrap().unwrap();
         assert_eq!(read.to_string(), rule.to_string(), "{text}");
         assert_eq!(&read, rule, "{text}");

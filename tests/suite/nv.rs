@@ -44,18 +44,18 @@ proptest! {
         let bytes = list.encode();
         // or only a part of it
         for (name, value) in list.pairs() {
-            let only = List::decode_only(&bytes, &[name, "another name"]).unwrap();
+            let only = List::decode(&bytes, &[name, "another name"]).unwrap();
             prop_assert_eq!(only, List::new().with(name, value.clone()));
         }
-        prop_assert_eq!(List::decode_only(&bytes, &["another name"]), Ok(List::new()));
-        prop_assert_eq!(List::decode(&bytes), Ok(list));
+        prop_assert_eq!(List::decode(&bytes, &["another name"]), Ok(List::new()));
+        prop_assert_eq!(List::decode(&bytes, &[]), Ok(list));
     }
 
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        _ = List::decode_only(&bytes, &["a"]);
-        if let Ok(list) = List::decode(&bytes) {
-            prop_assert_eq!(List::decode(&list.encode()), Ok(list));
+        _ = List::decode(&bytes, &["a"]);
+        if let Ok(list) = List::decode(&bytes, &[]) {
+            prop_assert_eq!(List::decode(&list.encode(), &[]), Ok(list));
         }
     }
 
@@ -65,10 +65,10 @@ proptest! {
         let mut bytes = list.encode();
         let at = at.index(bytes.len());
         bytes[at] = byte;
-        if let Ok(list) = List::decode(&bytes) {
-            prop_assert_eq!(List::decode(&list.encode()), Ok(list));
+        if let Ok(list) = List::decode(&bytes, &[]) {
+            prop_assert_eq!(List::decode(&list.encode(), &[]), Ok(list));
         }
-        prop_assert!(List::decode(&bytes[..at]).is_err());
+        prop_assert!(List::decode(&bytes[..at], &[]).is_err());
     }
 }
 
@@ -78,7 +78,7 @@ fn descriptors_are_refused() {
     for kind in [0, 6, 12, 13, 253] {
         let mut bytes = good.clone();
         bytes[HEADER] = kind;
-        assert!(List::decode(&bytes).is_err(), "{kind}");
+        assert!(List::decode(&bytes, &[]).is_err(), "{kind}");
     }
 }
 
@@ -88,15 +88,15 @@ fn an_announced_size_allocates_nothing() {
         let mut bytes = List::new().with("x", Value::Number(0)).encode();
         bytes[HEADER] = kind;
         bytes[HEADER + 3..HEADER + 19].fill(0xff);
-        assert!(List::decode(&bytes).is_err(), "{kind}");
+        assert!(List::decode(&bytes, &[]).is_err(), "{kind}");
     }
 }
 
 #[test]
 fn depth_is_bounded() {
     let deep = (0..MAX_DEPTH).fold(List::new(), |list, _| List::new().with("x", Value::List(list)));
-    assert_eq!(List::decode(&deep.encode()), Ok(deep.clone()));
-    assert!(List::decode(&List::new().with("x", Value::List(deep)).encode()).is_err());
+    assert_eq!(List::decode(&deep.encode(), &[]), Ok(deep.clone()));
+    assert!(List::decode(&List::new().with("x", Value::List(deep)).encode(), &[]).is_err());
 }
 
 #[test]

@@ -17,7 +17,6 @@ use super::read::Stamp;
 use super::transaction::{Load, element};
 use crate::calls::{self, Item};
 use crate::name::PARENT;
-use crate::pfconf::rule::Rule;
 
 /// More differences than these are one transaction: it costs about the same as two edits for each rule that it loads, and four
 /// calls more.
@@ -79,7 +78,21 @@ fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset, behind: &mut Vec<Behind>) ->
         let mut edits = 0;
         let mut change = |action: u32, at: usize, call: calls::Call| -> Answer<()> {
             (rule.action, rule.nr, rule.ticket) = (action, u32::try_from(at).unwrap_or(u32::MAX), *ticket);
-            one(kernel, &mut rule, &call.into())?;
+            encode::call(&call.into(), &mut rule);
+            let mut attempt = || {
+                // a new rule takes what is in the buffer for redirect addresses, whose ticket is checked
+                if action != PF_CHANGE_REMOVE {
+                    let mut address = PfiocPooladdr::new_zeroed();
+                    kernel.call(Call::BeginAddrs(&mut address))?;
+                    rule.pool_ticket = address.ticket;
+                }
+                kernel.call(Call::ChangeRule(&mut rule))
+            };
+            match attempt() {
+                // another program has used the buffer meanwhile
+                Err(failure) if failure.is_busy() => attempt(),
+                done => done,
+            }?;
             *ticket = ticket.wrapping_add(1);
             edits += 1;
             Ok(())
@@ -100,24 +113,6 @@ fn edit(kernel: &dyn Kernel, ruleset: &mut Ruleset, behind: &mut Vec<Behind>) ->
         }
     }
     Ok(())
-}
-
-/// One DIOCCHANGERULE. A new rule takes what is in the buffer for redirect addresses, whose ticket is checked.
-fn one(kernel: &dyn Kernel, rule: &mut PfiocRule, call: &Rule) -> Answer<()> {
-    encode::call(call, rule);
-    let mut attempt = || {
-        if rule.action != PF_CHANGE_REMOVE {
-            let mut address = PfiocPooladdr::new_zeroed();
-            kernel.call(Call::BeginAddrs(&mut address))?;
-            rule.pool_ticket = address.ticket;
-        }
-        kernel.call(Call::ChangeRule(rule))
-    };
-    match attempt() {
-        // another program has used the buffer meanwhile
-        Err(failure) if failure.is_busy() => attempt(),
-        done => done,
-    }
 }
 
 /// Raises the tickets of the inactive rulesets to those of the active ones, each time by a transaction that is rolled back: so no

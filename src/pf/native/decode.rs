@@ -66,18 +66,17 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
     let Some(action) = action(loaded)? else { return Ok(None) };
     let mut unknown = Unknown::default();
     let mut rule = Rule::new(Origin::default(), action);
-    let number = |name| loaded.number(name);
     let later = |name: &str| loaded.number(name).unwrap_or(0);
     let flag = |name| Ok::<_, Malformed>(loaded.number(name)? != 0);
     let text = |name| Ok::<_, Malformed>(Some(loaded.string(name)?.to_owned()).filter(|text| !text.is_empty()));
-    let rule_flag = number("rule_flag")?;
+    let rule_flag = loaded.number("rule_flag")?;
     if rule_flag & !KNOWN_FLAGS != 0 {
         unknown.0.push(format!("rule_flag {:#x}", rule_flag & !KNOWN_FLAGS));
     }
-    let family = family(number("af")?, &mut unknown);
+    let family = family(loaded.number("af")?, &mut unknown);
 
     let when = &mut rule.when;
-    when.direction = match number("direction")? {
+    when.direction = match loaded.number("direction")? {
         1 => Some(Direction::In),
         2 => Some(Direction::Out),
         0 => None,
@@ -85,23 +84,24 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
     };
     when.on = text("ifname")?.map(|name| Ok(On { not: flag("ifnot")?, name })).transpose()?;
     when.family = family;
-    when.protocol = u8::try_from(number("proto")?).ok().filter(|protocol| *protocol != 0);
+    when.protocol = u8::try_from(loaded.number("proto")?).ok().filter(|protocol| *protocol != 0);
     when.from = side(loaded.list("src")?, family, &mut unknown)?;
     when.to = side(loaded.list("dst")?, family, &mut unknown)?;
     // pfctl(8) has the name of the number from pf.os(5); the system cannot be decided here in any case
-    when.os = Some(number("os_fingerprint")?).filter(|os| *os != 0).map(|os| format!("fingerprint {os:#x}"));
+    when.os = Some(loaded.number("os_fingerprint")?).filter(|os| *os != 0).map(|os| format!("fingerprint {os:#x}"));
     let received_on = loaded.string("rcv_ifname").unwrap_or_default();
     when.received_on = Some(received_on)
         .filter(|name| !name.is_empty())
         .map(|name| On { not: later("rcv_ifnot") != 0, name: name.to_owned() });
     when.user = owner(loaded.list("uid")?, &mut unknown)?;
     when.group = owner(loaded.list("gid")?, &mut unknown)?;
-    when.flags = Some((number("flags")? as u16, number("flagset")? as u16)).filter(|flags| *flags != (0, 0));
+    when.flags =
+        Some((loaded.number("flags")? as u16, loaded.number("flagset")? as u16)).filter(|flags| *flags != (0, 0));
     // one more than the number; 0 for any
-    let icmp = |name| Ok::<_, Malformed>(number(name)?.checked_sub(1).map(|number| number as u8));
+    let icmp = |name| Ok::<_, Malformed>(loaded.number(name)?.checked_sub(1).map(|number| number as u8));
     when.icmp = icmp("type")?.map(|kind| Ok((kind, icmp("code")?))).transpose()?;
-    when.tos = Some(number("tos")? as u8).filter(|tos| *tos != 0);
-    when.prio = match number("prio")? as u8 {
+    when.tos = Some(loaded.number("tos")? as u8).filter(|tos| *tos != 0);
+    when.prio = match loaded.number("prio")? as u8 {
         0 => None,
         PF_PRIO_ZERO => Some(0),
         prio => Some(prio),
@@ -110,7 +110,7 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
         let rate = (rate.number("limit")? as u32, rate.number("seconds")? as u32);
         when.max_pkt_rate = Some(rate).filter(|(limit, _)| *limit != 0);
     }
-    when.probability = probability(number("prob")? as u32);
+    when.probability = probability(loaded.number("prob")? as u32);
     when.fragment = rule_flag & PFRULE_FRAGMENT != 0;
     when.tagged = text("match_tagname")?.map(|tag| Ok((flag("match_tag_not")?, tag))).transpose()?;
 
@@ -130,7 +130,7 @@ pub fn rule(loaded: &List, addresses: Addresses) -> Result<Option<Rule>, Malform
         }
     }
     rule.effects.max_pkt_size = later("max_pkt_size") as u16;
-    rule.effects.rtable = u32::try_from(number("rtableid")? as u32 as i32).ok();
+    rule.effects.rtable = u32::try_from(loaded.number("rtableid")? as u32 as i32).ok();
     unknown.0.extend(loaded.string("unknown").map(str::to_owned));
     rule.when.unknown = unknown.text();
     Ok(Some(rule))

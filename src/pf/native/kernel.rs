@@ -150,6 +150,13 @@ impl Failure {
         Failure { call, errno, about: String::new() }
     }
 
+    /// As busy, if an anchor that was there was removed between the calls.
+    #[must_use]
+    pub fn of_what_is_gone(self) -> Failure {
+        let errno = if self.errno == libc::ENOENT { libc::EBUSY } else { self.errno };
+        Failure { errno, ..self }
+    }
+
     /// Whether it may be over in a moment.
     pub fn is_busy(&self) -> bool {
         self.errno == libc::EBUSY && self.call != NEW_TAG

@@ -175,14 +175,8 @@ impl List {
         [&[MAGIC, 0, 0][..], &[0; 8], &size, &pairs].concat()
     }
 
-    /// Reads a packed list that fills `bytes`.
-    #[cfg(feature = "internals")]
-    pub fn decode(bytes: &[u8]) -> Result<List, Malformed> {
-        List::decode_only(bytes, &[])
-    }
-
-    /// The same, without values of other names than these; an empty list is for all names.
-    pub fn decode_only(bytes: &[u8], names: &[&str]) -> Result<List, Malformed> {
+    /// Reads a packed list that fills `bytes`, without values of other names than these; an empty list is for all names.
+    pub fn decode(bytes: &[u8], names: &[&str]) -> Result<List, Malformed> {
         let mut reader = Cursor { rest: bytes, names };
         reader.header()?;
         match reader.pairs(0)? {

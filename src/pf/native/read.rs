@@ -59,7 +59,7 @@ fn exchange<T>(
             Err(failure) => return Err(failure),
             Ok(()) => {
                 let reply = nv.buffer.get(..nv.length).unwrap_or_default();
-                let read = List::decode_only(reply, names).and_then(read);
+                let read = List::decode(reply, names).and_then(read);
                 return read.map_err(|malformed| Failure { call: name, ..malformed.into() });
             }
         }
@@ -88,11 +88,8 @@ pub fn each<T>(
     anchor: &str, ruleset: RuleKind, (count, ticket): Stamp, mut read: impl FnMut(&RulesetAt<'_>) -> Answer<T>,
 ) -> impl Iterator<Item = Answer<T>> {
     (0..count).map(move |nr| {
-        read(&RulesetAt { anchor, ruleset, ticket, nr }).map_err(|failure| {
-            // the anchor was removed between the calls
-            let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
-            Failure { errno, ..failure }.about(format_args!("rule {nr} of anchor \"{anchor}\""))
-        })
+        let read = read(&RulesetAt { anchor, ruleset, ticket, nr });
+        read.map_err(|failure| failure.of_what_is_gone().about(format_args!("rule {nr} of anchor \"{anchor}\"")))
     })
 }
 
@@ -128,30 +125,23 @@ pub fn number_of_children(kernel: &dyn Kernel, anchor: &str) -> Answer<u32> {
     }
 }
 
-/// The name of the child with this number, in the order of their names (pf_kanchor_compare).
-fn child(kernel: &dyn Kernel, anchor: &str, nr: u32) -> Answer<String> {
-    let mut request = PfiocRuleset::new_zeroed();
-    (request.path, request.nr) = (field(anchor), nr);
-    match kernel.call(Call::GetRuleset(&mut request)) {
-        Ok(()) => Ok(text(&request.name)),
-        Err(failure) => {
-            // the anchor itself was removed between the calls
-            let errno = if failure.errno == libc::ENOENT { libc::EBUSY } else { failure.errno };
-            Err(Failure { errno, ..failure }.about(format_args!("anchor \"{anchor}\"")))
-        }
-    }
-}
-
 /// The names of the anchors directly below `anchor`, sorted; none if that anchor does not exist.
 pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
     let count = number_of_children(kernel, anchor)?;
-    let mut names = (0..count).map(|nr| child(kernel, anchor, nr)).collect::<Answer<Vec<_>>>()?;
+    let mut request = PfiocRuleset::new_zeroed();
+    request.path = field(anchor);
+    let mut names = vec![];
+    for nr in 0..count {
+        request.nr = nr;
+        let answer = kernel.call(Call::GetRuleset(&mut request));
+        answer.map_err(|failure| failure.of_what_is_gone().about(format_args!("anchor \"{anchor}\"")))?;
+        names.push(text(&request.name));
+    }
     // the list is not locked: an anchor that was added or removed has changed the numbers of the others
     if count > 0 && number_of_children(kernel, anchor)? != count {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
     names.sort();
-    names.dedup();
     Ok(names)
 }
 
@@ -316,7 +306,7 @@ impl StateTable {
 
 /// How many addresses an active table has: one that a rule uses, with `persist`, or created by hand (pfr_get_addrs in
 /// sys/netpfil/pf/pf_table.c); they are read if there is room for all. `None` if the table does not exist.
-fn addresses(kernel: &dyn Kernel, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Answer<Option<usize>> {
+pub fn addresses(kernel: &dyn Kernel, anchor: &str, table: &str, room: &mut [PfrAddr]) -> Answer<Option<usize>> {
     let mut request = PfiocTable::new_zeroed();
     request.anchor = field(anchor);
     request.name = field(table);
@@ -325,11 +315,6 @@ fn addresses(kernel: &dyn Kernel, anchor: &str, table: &str, room: &mut [PfrAddr
         Err(failure) if failure.errno == libc::ESRCH => Ok(None),
         Err(failure) => Err(failure.about(format_args!("table <{table}>"))),
     }
-}
-
-/// Whether the main ruleset has an active table of this name.
-pub fn has_table(kernel: &dyn Kernel, table: &str) -> Answer<bool> {
-    Ok(addresses(kernel, "", table, &mut [])?.is_some())
 }
 
 /// The contents of an active table of an anchor; `None` if the table does not exist. If it has more addresses than the kernel

@@ -26,10 +26,6 @@ impl RulesetPath {
     pub(super) fn below(&self, name: &str, read_as: &str) -> RulesetPath {
         RulesetPath { path: path::join(&self.path, name), read_as: path::join(&self.read_as, read_as) }
     }
-
-    fn call(&self, call: &str) -> Call {
-        Call { called: Called::resolve(&self.path, call), read_as: Called::resolve(&self.read_as, call) }
-    }
 }
 
 impl Pfctl {
@@ -42,7 +38,10 @@ impl Pfctl {
             let Action::Call(kind, call) = &rule.action else { continue };
             match path::join(inside, call) {
                 name if shown.rulesets.contains_key(&name) => unnamed.push((call, name)),
-                _ if kinds.contains(kind) => found.push(at.call(call)),
+                _ if kinds.contains(kind) => {
+                    let (called, read_as) = (Called::resolve(&at.path, call), Called::resolve(&at.read_as, call));
+                    found.push(Call { called, read_as });
+                }
                 _ => {}
             }
         }

@@ -591,7 +591,7 @@ impl Pf {
                 reply(nv, &adaptive.with("enabled", Value::Bool(self.syncookies)))
             }
             Call::GetEtherRules(nv) => {
-                let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+                let request = List::decode(&nv.buffer[..nv.length], &[]).map_err(|_| libc::EBADMSG)?;
                 assert_eq!(request.string("anchor"), Ok(""));
                 reply(nv, &List::new().with("ticket", Value::Number(1)).with("nr", Value::Number(self.ether_rules)))
             }
@@ -871,7 +871,7 @@ impl Pf {
     }
 
     fn get_rule(&mut self, nv: &mut Nv) -> Served {
-        let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+        let request = List::decode(&nv.buffer[..nv.length], &[]).map_err(|_| libc::EBADMSG)?;
         let anchor = request.string("anchor").map_err(|_| libc::EBADMSG)?;
         let number = |name| request.number(name).map_err(|_| libc::EBADMSG);
         let (action, ticket, nr) = (number("ruleset")?, number("ticket")?, number("nr")?);
@@ -1058,7 +1058,7 @@ impl Pf {
             op: u64,
             ports: [u16; 2],
         }
-        let request = List::decode(&nv.buffer[..nv.length]).map_err(|_| libc::EBADMSG)?;
+        let request = List::decode(&nv.buffer[..nv.length], &[]).map_err(|_| libc::EBADMSG)?;
         let family = request.number("af").map_err(|_| libc::EINVAL)?;
         let side = |side: &str| {
             let side = request.list(side)?;
