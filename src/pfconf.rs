@@ -57,12 +57,12 @@ impl Conf {
     }
 
     pub fn of_named(path: &Path, text: &[u8]) -> Result<Conf> {
-        Conf::read(&path.display().to_string(), text, statements::FROM_DISK)
+        Conf::read(&path.display().to_string(), text, true)
     }
 
     /// Reads pf.conf(5) text, without files. Comments and quoted strings may have bytes that are not UTF-8, as in pfctl(8).
     pub fn of_text(text: &[u8]) -> Result<Conf> {
-        Conf::read("pf.conf", text, None)
+        Conf::read("pf.conf", text, false)
     }
 
     /// Reads the output of pfctl(8) for a ruleset. What is unknown in a rule becomes a condition that cannot be decided, and
@@ -71,8 +71,9 @@ impl Conf {
         statements::read_output(text)
     }
 
-    fn read(name: &str, text: &[u8], files: lex::Files<'_>) -> Result<Conf> {
-        statements::read(name, text, files, 0).map_err(|failure| Error::new(Kind::Unsupported, failure.to_string()))
+    fn read(name: &str, text: &[u8], reads_files: bool) -> Result<Conf> {
+        statements::read(name, text, reads_files, 0)
+            .map_err(|failure| Error::new(Kind::Unsupported, failure.to_string()))
     }
 
     pub fn of_rules(rules: &[crate::rule::Rule]) -> Conf {

@@ -1,9 +1,11 @@
 //! Rules, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in sbin/pfctl/parse.y).
 
+use std::collections::HashMap;
+
 use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
-use super::operands::{self, PROXY_PORTS, PoolFor, Words, binary, pool, unary};
+use super::operands::{self, PoolFor, Words, binary, pool, unary};
 use super::print::written;
 use super::rule::{Action, Conditions, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 use crate::error::quoted;
@@ -20,21 +22,17 @@ pub(super) struct Defaults {
     pub output: bool,
 }
 
-type Addresses = Vec<(bool, Operand)>;
+/// Sets what one member of a list says.
+type Setter = Box<dyn Fn(&mut Conditions)>;
 
-/// What a statement has besides its other conditions: lists, before they are expanded; an empty one stands for anything.
+/// The lists of a statement, in the order in which they are expanded: the last one changes fastest.
+const LISTS: [&str; 10] = ["on", "proto", "icmp-type", "from", "to", "from port", "to port", "os", "user", "group"];
+
+/// What a statement has besides its other conditions.
 #[derive(Default)]
 struct Said {
-    on: Vec<On>,
-    protocols: Vec<u8>,
-    icmp: Vec<(u8, Option<u8>)>,
-    from: Addresses,
-    to: Addresses,
-    from_ports: Vec<Ports>,
-    to_ports: Vec<Ports>,
-    os: Vec<String>,
-    user: Vec<Owner>,
-    group: Vec<Owner>,
+    /// Those of [`LISTS`] that are given, before they are expanded; an empty one stands for anything.
+    lists: HashMap<&'static str, Vec<Setter>>,
     /// `keep state`, `modulate state` and `synproxy state`, or `no state`.
     keep: Option<Option<Keep>>,
     flags: bool,
@@ -47,67 +45,61 @@ struct Said {
     binat_to: bool,
 }
 
+impl Said {
+    fn list<T: Clone + 'static>(
+        &mut self, name: &'static str, members: Vec<T>, set: impl Fn(&mut Conditions, T) + Copy + 'static,
+    ) {
+        let setter = |member: T| -> Setter { Box::new(move |when| set(when, member.clone())) };
+        self.lists.insert(name, members.into_iter().map(setter).collect());
+    }
+
+    /// `any`, `{ a, ! b } port { 80, 443 }`
+    fn side(
+        &mut self, [list, ports]: [&'static str; 2], words: &mut Words<'_>, of: fn(&mut Conditions) -> &mut Side,
+    ) -> Read<()> {
+        let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut operands::side)? };
+        // any in a list is equal to any alone
+        if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
+            addresses.clear();
+        }
+        self.list(list, addresses, move |when, (not, address)| {
+            let side = of(when);
+            (side.not, side.address) = (not, address);
+        });
+        let all = if words.take("port") { words.list(&mut operands::ports)? } else { vec![] };
+        self.list(ports, all, move |when, ports| of(when).ports = Some(ports));
+        Ok(())
+    }
+}
+
 pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) -> Read<Vec<Rule>> {
     let no = words.take("no");
     let first = words.next()?;
     let word = first.bare();
-    let made = |action| Rule::new(origin.clone(), action);
     let calls = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
-    if let Some(kind) = calls.into_iter().find(|kind| kind.call() == word && !no) {
-        let called = words.strings()?;
-        return conditions(words, made(Action::Call(kind, called)), defaults);
-    }
-    let action = action(word).ok_or_else(|| format!("{} is not known", quoted(&first.shown())))?;
-    let Action::Translate { kind, .. } = action else {
-        if no {
-            return Err(format!("no {word} is not known"));
+    let mut action = match calls.into_iter().find(|kind| kind.call() == word && !no) {
+        Some(kind) => Action::Call(kind, words.strings()?),
+        None => action(word).ok_or_else(|| format!("{} is not known", quoted(&first.shown())))?,
+    };
+    match &mut action {
+        Action::Translate { pool, pass, .. } => {
+            *pass = words.take("pass");
+            if no && *pass {
+                return Err(format!("no {word} has no pass"));
+            }
+            *pool = pool.take().filter(|_| !no);
         }
-        let answers = matches!(words.peek(), "drop" | "return" | "return-rst" | "return-icmp" | "return-icmp6");
-        if action == Action::Block && answers {
+        _ if no => return Err(format!("no {word} is not known")),
+        Action::Block if matches!(words.peek(), "drop" | "return" | "return-rst" | "return-icmp" | "return-icmp6") => {
             words.next()?;
             words.skip_brackets()?;
         }
-        return conditions(words, made(action), defaults);
-    };
-    let pass = words.take("pass");
-    if pass && no {
-        return Err(format!("no {word} has no pass"));
+        _ => {}
     }
-    let at = words.0.iter().position(|token| token.bare() == "->");
-    let head = Words(&words.0[..at.unwrap_or(words.0.len())]);
-    let (mut rule, mut said) = conditions_and(head, made(Action::Translate { kind, pool: None, pass }), defaults)?;
-    if no {
-        return if at.is_none() { expand(rule, &said) } else { Err(format!("no {word} has no ->")) };
-    }
-    let what = match kind {
-        RuleKind::Nat => PoolFor::Source,
-        RuleKind::Rdr => PoolFor::Destination,
-        _ => PoolFor::Both,
-    };
-    let leads_to = || -> Read<(Pool, bool)> {
-        let mut tail = Words(&words.0[at.ok_or("expected ->")? + 1..]);
-        let pool = pool(&mut tail, what)?;
-        tail.end()?;
-        Ok(pool)
-    };
-    let (pool, open) = match leads_to() {
-        Err(_) if defaults.output => {
-            let unknown = rule.when.unknown.take().unwrap_or_default();
-            rule.when.unknown = Some(format!("{unknown} {}", written(&words.0[at.unwrap_or(words.0.len())..])));
-            (Pool { ports: if kind == RuleKind::Nat { PROXY_PORTS } else { (0, 0) }, ..Pool::default() }, false)
-        }
-        read => read?,
-    };
-    said.open_ports = open;
-    // a rule without a family has that of its target addresses, if they have a common one (natrule in parse.y)
-    let families = |all: &Addresses| all.iter().find_map(|(_, operand)| operand.family());
-    let of_sides = || families(&said.from).or_else(|| families(&said.to));
-    rule.when.family = rule.when.family.or_else(of_sides).or_else(|| pool.family());
-    rule.action = Action::Translate { kind, pool: Some(pool), pass };
-    expand(rule, &said)
+    conditions(words, Rule::new(origin.clone(), action), defaults)
 }
 
-/// The action of a rule, by its first word; a translation gets its pool later.
+/// The action of a rule, by its first word; a translation gets its pool with `->`.
 fn action(word: &str) -> Option<Action> {
     let translation = |kind| Action::Translate { kind, pool: Some(Pool::default()), pass: false };
     Some(match word {
@@ -143,23 +135,28 @@ fn last_port(first: u16, to: Option<Ports>) -> Read<u16> {
     }
 }
 
-pub(super) fn conditions(words: Words<'_>, rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
-    let (rule, said) = conditions_and(words, rule, defaults)?;
-    expand(rule, &said)
-}
-
-fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> Read<(Rule, Said)> {
+/// The rules of a statement, after its first words.
+pub(super) fn conditions(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let mut said = Said::default();
     while !words.is_empty() {
-        let before = words;
+        let before = words.0;
         if let Err(why) = condition(&mut rule, &mut said, &mut words) {
             // pfctl of another release may know it; its effect on a packet is unknown
             if !defaults.output {
                 return Err(why);
             }
-            rule.when.unknown = Some(written(before.0));
-            break;
+            let leads_to = before.iter().skip(1).position(|token| token.bare() == "->");
+            let (unknown, rest) = before.split_at(leads_to.map_or(before.len(), |at| at + 1));
+            let earlier = rule.when.unknown.iter().map(|earlier| format!("{earlier} ")).collect::<String>();
+            rule.when.unknown = Some(earlier + &written(unknown));
+            words = Words(rest);
         }
+    }
+    if let Action::Translate { pool: Some(pool), .. } = &rule.action
+        && pool.addresses.is_empty()
+        && rule.when.unknown.is_none()
+    {
+        return Err("expected ->".into());
     }
     let stateful = rule.action == Action::Pass;
     rule.effects.keep = match said.keep {
@@ -176,7 +173,7 @@ fn conditions_and(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> 
             _ => keep.if_bound = said.bound.unwrap_or(defaults.if_bound),
         }
     }
-    Ok((rule, said))
+    expand(rule, &said)
 }
 
 fn fits(action: &Action, word: &str) -> bool {
@@ -186,7 +183,7 @@ fn fits(action: &Action, word: &str) -> bool {
         "divert-to", "once",
     ];
     const OF_TRANSLATION: &[&str] =
-        &["on", "inet", "inet6", "proto", "from", "to", "all", "os", "log", "tag", "tagged", "!", "rtable"];
+        &["on", "inet", "inet6", "proto", "from", "to", "all", "os", "log", "tag", "tagged", "!", "rtable", "->"];
     match action {
         Action::Translate { .. } => OF_TRANSLATION.contains(&word),
         Action::Call(RuleKind::Filter, _) => !STATES_AND_TARGETS.contains(&word),
@@ -212,30 +209,35 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             words.skip_brackets()?;
         }
         "all" | "allow-opts" | "fastroute" | "divert-reply" => {}
-        "on" => said.on = words.list(&mut operands::on)?,
+        "on" => said.list("on", words.list(&mut operands::on)?, |when, on| when.on = Some(on)),
         "inet" => when.family = Some(Family::Inet),
         "inet6" => when.family = Some(Family::Inet6),
         "proto" => {
-            said.protocols = words.list(&mut |words| {
+            let protocols = words.list(&mut |words| {
                 let name = words.text()?;
                 names::protocol(name)
                     .ok_or_else(|| format!("protocol {} is not among those of protocols(5)", quoted(name)))
             })?;
+            said.list("proto", protocols, |when, protocol| when.protocol = Some(protocol));
         }
-        "from" => (said.from, said.from_ports) = sides(words)?,
-        "to" => (said.to, said.to_ports) = sides(words)?,
-        "os" => said.os = words.list(&mut |words| words.text().map(str::to_owned))?,
+        "from" => said.side(["from", "from port"], words, |when| &mut when.from)?,
+        "to" => said.side(["to", "to port"], words, |when| &mut when.to)?,
+        "os" => {
+            let names = words.list(&mut |words| words.text().map(str::to_owned))?;
+            said.list("os", names, |when, os| when.os = Some(os));
+        }
         "route-to" => effects.route = Some((RouteKind::Packets, route(when, words)?)),
         "reply-to" => effects.route = Some((RouteKind::Replies, route(when, words)?)),
         "dup-to" => effects.route = Some((RouteKind::Copies, route(when, words)?)),
-        "user" => said.user = words.list(&mut owner)?,
-        "group" => said.group = words.list(&mut owner)?,
+        "user" => said.list("user", words.list(&mut owner)?, |when, user| when.user = Some(user)),
+        "group" => said.list("group", words.list(&mut owner)?, |when, group| when.group = Some(group)),
         "flags" => {
             said.flags = true;
             when.flags = flags(words)?;
         }
         word @ ("icmp-type" | "icmp6-type") => {
-            said.icmp = words.list(&mut |words| icmp(words, word == "icmp6-type"))?
+            let types = words.list(&mut |words| icmp(words, word == "icmp6-type"))?;
+            said.list("icmp-type", types, |when, icmp| when.icmp = Some(icmp));
         }
         "tos" => when.tos = Some(words.read("is not a tos", names::tos)?).filter(|tos| *tos > 0),
         "prio" => when.prio = Some(words.number()?),
@@ -270,6 +272,19 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             let first = words.text()?;
             let port = if words.take("port") { words.text()? } else { first };
             effects.divert = Some(port.parse().map_err(|_| format!("port {} is not a number", quoted(port)))?);
+        }
+        "->" => {
+            let Action::Translate { kind, pool: Some(leads_to), .. } = &mut rule.action else {
+                return Err("there is no -> in such a rule".into());
+            };
+            let what = match kind {
+                RuleKind::Nat => PoolFor::Source,
+                RuleKind::Rdr => PoolFor::Destination,
+                _ => PoolFor::Both,
+            };
+            let (pool, open) = pool(words, what)?;
+            words.end()?;
+            (*leads_to, said.open_ports) = (pool, open);
         }
         "nat-to" => effects.nat_to = Some(pool(words, PoolFor::Source)?.0),
         "rdr-to" => {
@@ -371,17 +386,6 @@ fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {
     Ok((count, words.number()?))
 }
 
-/// `any`, `{ a, ! b } port { 80, 443 }`
-fn sides(words: &mut Words<'_>) -> Read<(Addresses, Vec<Ports>)> {
-    let mut addresses = if words.peek() == "port" { vec![] } else { words.list(&mut operands::side)? };
-    // any in a list is equal to any alone
-    if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
-        addresses.clear();
-    }
-    let ports = if words.take("port") { words.list(&mut operands::ports)? } else { vec![] };
-    Ok((addresses, ports))
-}
-
 fn flags(words: &mut Words<'_>) -> Read<Option<(u16, u16)>> {
     if words.take("any") {
         return Ok(None);
@@ -403,15 +407,13 @@ fn icmp(words: &mut Words<'_>, inet6: bool) -> Read<(u8, Option<u8>)> {
 fn owner(words: &mut Words<'_>) -> Read<Owner> {
     let operator = unary(words);
     let text = words.text()?;
-    if text == "unknown" {
-        return match operator {
-            None | Some(Operator::Equal) => Ok(Owner::Unknown { not: false }),
-            Some(Operator::NotEqual) => Ok(Owner::Unknown { not: true }),
-            Some(_) => Err("unknown is compared with = and != only".into()),
-        };
-    }
     let one = operator.unwrap_or(Operator::Equal);
-    let Ok(a) = text.parse() else { return Ok(Owner::Named { operator: one, name: text.to_owned() }) };
+    let Ok(a) = text.parse() else {
+        if text == "unknown" && !matches!(one, Operator::Equal | Operator::NotEqual) {
+            return Err("unknown is compared with = and != only".into());
+        }
+        return Ok(Owner { operator: one, a: text.to_owned(), b: String::new() });
+    };
     match (operator, binary(words)) {
         (None, Some(operator)) => Ok(Owner::number(Compared { operator, a, b: words.number()? })),
         (Some(_), Some(_)) => Err("two operators for one number".into()),
@@ -419,42 +421,28 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
     }
 }
 
-/// A rule for each member of a list.
-fn each<T>(rules: &mut Vec<Rule>, list: &[T], set: impl Fn(&mut Rule, &T)) {
-    match list {
-        [] => {}
-        [only] => rules.iter_mut().for_each(|rule| set(rule, only)),
-        _ => {
-            let with = |(rule, member): (&Rule, &T)| {
-                let mut rule = rule.clone();
-                set(&mut rule, member);
-                rule
-            };
-            *rules = rules.iter().flat_map(|rule| list.iter().map(move |member| (rule, member))).map(with).collect();
-        }
-    }
-}
-
-/// Every combination, in pfctl's order: the last list changes fastest. Those that match no packet are omitted.
+/// Every combination of the members of its lists. Those that match no packet are omitted.
 fn expand(rule: Rule, said: &Said) -> Read<Vec<Rule>> {
-    let Said { on, protocols, icmp, from, to, from_ports, to_ports, os, user, group, .. } = said;
-    let sizes = [on.len(), protocols.len(), icmp.len(), from.len(), to.len(), from_ports.len(), to_ports.len()];
-    let sizes = sizes.into_iter().chain([os.len(), user.len(), group.len()]);
-    if sizes.fold(1_usize, |product, size| product.saturating_mul(size.max(1))) > MOST {
+    let lists = || LISTS.iter().filter_map(|name| said.lists.get(name)).filter(|list| !list.is_empty());
+    if lists().fold(1_usize, |product, list| product.saturating_mul(list.len())) > MOST {
         return Err(format!("its lists expand to more than {MOST} rules"));
     }
     let mut made = vec![rule];
-    each(&mut made, on, |rule, on| rule.when.on = Some(on.clone()));
-    each(&mut made, protocols, |rule, protocol| rule.when.protocol = Some(*protocol));
-    each(&mut made, icmp, |rule, icmp| rule.when.icmp = Some(*icmp));
-    let set = |side: &mut Side, (not, address): &(bool, Operand)| (side.not, side.address) = (*not, address.clone());
-    each(&mut made, from, |rule, from| set(&mut rule.when.from, from));
-    each(&mut made, to, |rule, to| set(&mut rule.when.to, to));
-    each(&mut made, from_ports, |rule, ports| rule.when.from.ports = Some(*ports));
-    each(&mut made, to_ports, |rule, ports| rule.when.to.ports = Some(*ports));
-    each(&mut made, os, |rule, os| rule.when.os = Some(os.clone()));
-    each(&mut made, user, |rule, user| rule.when.user = Some(user.clone()));
-    each(&mut made, group, |rule, group| rule.when.group = Some(group.clone()));
+    for list in lists() {
+        let with = |(rule, set): (&Rule, &Setter)| {
+            let mut rule = rule.clone();
+            set(&mut rule.when);
+            rule
+        };
+        made = made.iter().flat_map(|rule| list.iter().map(move |set| (rule, set))).map(with).collect();
+    }
+    // a translation without a family has that of its addresses (natrule in parse.y)
+    if let Action::Translate { pool: Some(pool), .. } = &made[0].action {
+        let of = |side: fn(&Conditions) -> &Side| made.iter().find_map(|rule| side(&rule.when).address.family());
+        let of_sides = || of(|when| &when.from).or_else(|| of(|when| &when.to));
+        let family = made[0].when.family.or_else(of_sides).or_else(|| pool.family());
+        made.iter_mut().for_each(|rule| rule.when.family = family);
+    }
     made.retain_mut(|Rule { when, .. }| {
         let all = [when.family, when.from.address.family(), when.to.address.family()];
         let mut families = all.into_iter().flatten();

@@ -28,9 +28,6 @@ impl fmt::Display for Failure {
     }
 }
 
-/// How files are read: `include`, `load anchor`, and the files of tables.
-pub(super) type Files<'a> = Option<&'a dyn Fn(&str) -> Read<Vec<u8>>>;
-
 /// The maximum number of characters of a macro, words of a statement, rules of a ruleset: more is a mistake, or malice.
 pub(super) const MOST: usize = 1 << 18;
 
@@ -96,13 +93,14 @@ type Start = (Arc<str>, usize, usize);
 
 /// The statements of a file, and of those that it includes.
 #[derive(Default)]
-pub(super) struct Lexer<'a> {
+pub(super) struct Lexer {
     sources: Vec<Source>,
     /// Characters to read before the source, in reverse; `None` after the text of a macro.
     pushed: Vec<Option<u8>>,
     expanding: bool,
     macros: HashMap<String, String>,
-    files: Files<'a>,
+    /// Files are read: those of `include`, `load anchor`, and tables, relative to the working directory as in pfctl(8).
+    reads_files: bool,
     raw: Vec<u8>,
     in_comment: bool,
     /// The text is from pfctl(8), which prints `?` for an address that it cannot name.
@@ -138,15 +136,15 @@ fn held(bytes: &[u8]) -> Read<String> {
     }
 }
 
-impl<'a> Lexer<'a> {
-    pub(super) fn new(name: &str, text: &[u8], files: Files<'a>) -> Lexer<'a> {
+impl Lexer {
+    pub(super) fn new(name: &str, text: &[u8], reads_files: bool) -> Lexer {
         let source = Source { name: name.into(), text: text.into(), at: 0, line: 1 };
         let start = (source.name.clone(), 1, 0);
-        Lexer { sources: vec![source], files, start, ..Lexer::default() }
+        Lexer { sources: vec![source], reads_files, start, ..Lexer::default() }
     }
 
-    pub(super) fn of_output(line: &str) -> Lexer<'a> {
-        Lexer { output: true, ..Lexer::new("", format!("{line}\n").as_bytes(), None) }
+    pub(super) fn of_output(line: &str) -> Lexer {
+        Lexer { output: true, ..Lexer::new("", format!("{line}\n").as_bytes(), false) }
     }
 
     /// The position of the last byte that was read.
@@ -168,10 +166,10 @@ impl<'a> Lexer<'a> {
     }
 
     pub(super) fn read(&self, name: &str) -> Read<Vec<u8>> {
-        match self.files {
-            Some(read) => read(name),
-            None => Err(format!("file {name} is not read here")),
+        if !self.reads_files {
+            return Err(format!("file {name} is not read here"));
         }
+        std::fs::read(name).map_err(|error| format!("read {name}: {error}"))
     }
 
     pub(super) fn define(&mut self, name: &str, value: String) -> Read<()> {

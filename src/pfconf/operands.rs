@@ -87,24 +87,27 @@ impl<'a> Words<'a> {
         read(text).ok_or_else(|| format!("{} {wrong}", quoted(text)))
     }
 
-    /// One item, or several in braces, with or without commas.
+    /// One item, or several in braces, with or without commas; also lists in lists.
     pub(super) fn list<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
-        self.nested(one, 0)
-    }
-
-    fn nested<T>(&mut self, one: &mut dyn FnMut(&mut Self) -> Read<T>, depth: usize) -> Read<Vec<T>> {
-        if depth > 8 {
-            return Err("lists in lists in lists".into());
-        }
-        if !self.take("{") {
-            return Ok(vec![one(self)?]);
-        }
-        let mut all = vec![];
-        while !self.take("}") {
-            all.append(&mut self.nested(one, depth + 1)?);
+        let (mut all, mut depth) = (vec![], 0_usize);
+        loop {
+            if self.take("{") {
+                depth += 1;
+                if self.peek() == "}" {
+                    return Err("an empty list".into());
+                }
+                continue;
+            }
+            if depth > 0 && self.take("}") {
+                depth -= 1
+            } else {
+                all.push(one(self)?)
+            }
+            if depth == 0 {
+                return Ok(all);
+            }
             while self.take(",") {}
         }
-        if all.is_empty() { Err("an empty list".into()) } else { Ok(all) }
     }
 
     /// Skips a string, or round brackets and their contents.

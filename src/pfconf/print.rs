@@ -134,14 +134,8 @@ fn rest(rule: &Rule) -> String {
         line.add(negated(on.not, format!("received-on {}", string(&on.name))));
     }
     for (word, owner) in [("user", &when.user), ("group", &when.group)] {
-        match owner {
-            Some(Owner::Number(number)) => line.add(format!("{word}{}", compared(number))),
-            Some(Owner::Unknown { not }) => line.add(format!("{word} {} unknown", if *not { "!=" } else { "=" })),
-            Some(Owner::Named { operator, name }) => {
-                line.add(format!("{word} {} {}", operator.sign(), self::word(name)));
-            }
-            None => {}
-        }
+        let owner = owner.iter().map(|owner| Owner { a: self::word(&owner.a), ..owner.clone() });
+        owner.for_each(|owner| line.add(format!("{word}{}", compared(&owner))));
     }
     match when.flags {
         Some((set, of)) => line.add(format!("flags {}/{}", names::flag_letters(set), names::flag_letters(of))),
@@ -257,7 +251,7 @@ fn side(side: &Side) -> String {
     format!("{}{ports}", negated(side.not, &side.address))
 }
 
-pub(super) fn compared<N: Display + Copy>(Compared { operator, a, b }: &Compared<N>) -> String {
+pub(super) fn compared<N: Display>(Compared { operator, a, b }: &Compared<N>) -> String {
     match operator {
         Operator::Range => format!(" {a}:{b}"),
         Operator::Between | Operator::Outside => format!(" {a} {} {b}", operator.sign()),

@@ -105,28 +105,14 @@ impl Effects {
     }
 }
 
-/// `user` and `group`: their operator with numbers, or with a name whose number is unknown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Owner {
-    Number(Compared<u32>),
-    /// `unknown`, if no socket has the packet: equal, or not.
-    Unknown {
-        not: bool,
-    },
-    Named {
-        operator: Operator,
-        name: String,
-    },
-}
+/// `user` and `group`: numbers, a name whose number is unknown, or `unknown`, if no socket has the packet.
+pub type Owner = Compared<String>;
 
 impl Owner {
     /// An owner by number; the last one is `unknown` (UID_MAX and GID_MAX in sbin/pfctl/parse.y).
-    pub fn number(compared: Compared<u32>) -> Owner {
-        match (compared.operator, compared.a) {
-            (Operator::Equal, u32::MAX) => Owner::Unknown { not: false },
-            (Operator::NotEqual, u32::MAX) => Owner::Unknown { not: true },
-            _ => Owner::Number(compared),
-        }
+    pub fn number(Compared { operator, a, b }: Compared<u32>) -> Owner {
+        let unknown = a == u32::MAX && matches!(operator, Operator::Equal | Operator::NotEqual);
+        Owner { operator, a: if unknown { "unknown".to_owned() } else { a.to_string() }, b: b.to_string() }
     }
 }
 

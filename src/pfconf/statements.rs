@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Conf;
 use super::address::{OfInterface, Operand, Part, Table};
 use super::conditions::{self, Defaults};
-use super::lex::{Failure, Files, Lexer, MOST, Read, Statement, Token};
+use super::lex::{Failure, Lexer, MOST, Read, Statement, Token};
 use super::operands::{self, Words, host};
 use super::path::Called;
 use super::rule::{Action, Keep, On, Origin, Rule, RuleKind};
@@ -109,18 +109,14 @@ impl Outline {
     /// Reads a single text: a file that it includes is not read. For tests.
     #[cfg(feature = "internals")]
     pub fn of_text(text: &[u8]) -> Outline {
-        Reader::new("pf.conf", text, None).outline()
+        Reader::new("pf.conf", text, false).outline()
     }
 
     /// Reads the text of a file, and the files that it includes, like [`Conf::of_file`].
     pub fn of_file(path: &Path, text: &[u8]) -> Outline {
-        Reader::new(&path.display().to_string(), text, FROM_DISK).outline()
+        Reader::new(&path.display().to_string(), text, true).outline()
     }
 }
-
-/// Files by name, relative to the working directory like in pfctl(8).
-pub(super) const FROM_DISK: Files<'static> =
-    Some(&|name| std::fs::read(name).map_err(|error| format!("read {name}: {error}")));
 
 /// The maximum depth of anchors in braces (PFCTL_ANCHOR_STACK_DEPTH in sbin/pfctl/pfctl_parser.h).
 const DEEPEST: usize = 64;
@@ -133,8 +129,8 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 #[derive(Default)]
-struct Reader<'a> {
-    lexer: Lexer<'a>,
+struct Reader {
+    lexer: Lexer,
     made: Conf,
     defaults: Defaults,
     /// The paths of the anchors that are open; `None` for one whose rules are skipped.
@@ -151,7 +147,7 @@ struct Reader<'a> {
 
 /// The output of pfctl(8): a rule is a line, whatever its quotes contain.
 pub(super) fn read_output(text: &str) -> Conf {
-    let mut reader = Reader::new("", b"", None);
+    let mut reader = Reader::new("", b"", false);
     reader.defaults.output = true;
     for (number, line) in (1..).zip(text.lines()) {
         reader.lexer = Lexer::of_output(line);
@@ -174,8 +170,8 @@ pub(super) fn read_output(text: &str) -> Conf {
 }
 
 /// Reads a file that is loaded by `depth` others.
-pub(super) fn read(name: &str, text: &[u8], files: Files<'_>, depth: usize) -> Result<Conf, Failure> {
-    let mut reader = Reader::new(name, text, files);
+pub(super) fn read(name: &str, text: &[u8], reads_files: bool, depth: usize) -> Result<Conf, Failure> {
+    let mut reader = Reader::new(name, text, reads_files);
     reader.statements(&mut |_| {}).map_or(Ok(()), Err)?;
     for (path, file, from, line) in std::mem::take(&mut reader.loads) {
         let text = format!("load anchor {path} from {file}");
@@ -184,7 +180,7 @@ pub(super) fn read(name: &str, text: &[u8], files: Files<'_>, depth: usize) -> R
             return Err(fail("files load one another".into()));
         }
         let loaded = reader.lexer.read(&file).map_err(fail)?;
-        let loaded = read(&file, &loaded, files, depth + 1)?;
+        let loaded = read(&file, &loaded, reads_files, depth + 1)?;
         for (below, rules) in loaded.rulesets {
             reader.made.rulesets.entry(below_of(&path, &below)).or_default().extend(rules);
         }
@@ -193,9 +189,9 @@ pub(super) fn read(name: &str, text: &[u8], files: Files<'_>, depth: usize) -> R
     Ok(reader.made)
 }
 
-impl<'a> Reader<'a> {
-    fn new(name: &str, text: &[u8], files: Files<'a>) -> Reader<'a> {
-        Reader { lexer: Lexer::new(name, text, files), ..Reader::default() }
+impl Reader {
+    fn new(name: &str, text: &[u8], reads_files: bool) -> Reader {
+        Reader { lexer: Lexer::new(name, text, reads_files), ..Reader::default() }
     }
 
     fn outline(mut self) -> Outline {

@@ -10,7 +10,7 @@ use super::packet::{Packet, SYN};
 use super::state::States;
 use crate::host::{Gateway, HostInterface, Interfaces, Listener};
 use crate::net::{Direction, Family, Interface, PerFamily, Protocol, is_link_local6};
-use crate::pfconf::address::{Compared, OfInterface, Operand, Operator, Part, Side, Table};
+use crate::pfconf::address::{OfInterface, Operand, Operator, Part, Side, Table};
 use crate::pfconf::rule::{Action, Conditions, Owner, Rule, RuleKind};
 
 /// Where pf evaluates a packet.
@@ -114,12 +114,11 @@ impl Conditions {
             let (Some(owner), Some(protocol)) = (owner, packet.protocol.with_ports()) else { return Truth::Yes };
             let local = if hook.direction == Direction::In { packet.to } else { packet.from };
             let socket = if protocol == Protocol::Sctp { Some(false) } else { hook.lookup.socket(protocol, local) };
-            match (owner, socket) {
+            let differs = owner.operator == Operator::NotEqual;
+            match (&*owner.a, socket) {
                 // without a socket the owner is unknown, which equals nothing else
-                (Owner::Unknown { not }, Some(there)) => Truth::of(there == *not),
-                (Owner::Number(Compared { operator, .. }) | Owner::Named { operator, .. }, Some(false)) => {
-                    Truth::of(*operator == Operator::NotEqual)
-                }
+                ("unknown", Some(there)) => Truth::of(there == differs),
+                (_, Some(false)) => Truth::of(differs),
                 _ => Truth::Maybe(format!("the {word} of the socket {protocol} {local}")),
             }
         };

@@ -81,9 +81,10 @@ fn side_of(side: &Side, family: Option<Family>) -> Value {
 fn owner_of(owner: Option<&Owner>) -> Value {
     let (op, ids) = match owner {
         None => (0, [0, 0]),
-        Some(Owner::Number(compared)) => (op(compared.operator), [compared.a, compared.b]),
-        Some(Owner::Unknown { not }) => (if *not { 3 } else { 2 }, [u32::MAX, 0]),
-        Some(Owner::Named { name, .. }) => panic!("{name} is not what a kernel has"),
+        Some(Owner { operator, a, b }) => {
+            let a = if a == "unknown" { u32::MAX } else { a.parse().unwrap() };
+            (op(*operator), [a, b.parse().unwrap()])
+        }
     };
     Value::List(List::new().with("uid", Value::Numbers(ids.map(u64::from).to_vec())).with("op", number(op)))
 }

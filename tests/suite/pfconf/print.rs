@@ -121,10 +121,14 @@ fn owner() -> BoxedStrategy<Owner> {
             let two = matches!(operator, Operator::Between | Operator::Outside);
             Owner::number(Compared { operator, a, b: if two { b } else { 0 } })
         }),
-        any::<bool>().prop_map(|not| Owner::Unknown { not }),
+        prop::sample::select(vec![Operator::Equal, Operator::NotEqual]).prop_map(|operator| Owner::number(Compared {
+            operator,
+            a: u32::MAX,
+            b: 0
+        })),
         (prop::sample::select(operators), text()).prop_filter_map("a name", |(operator, name)| {
             let named = name != "unknown" && name.parse::<u32>().is_err();
-            named.then_some(Owner::Named { operator, name })
+            named.then_some(Owner { operator, a: name, b: String::new() })
         }),
     ]
     .boxed()
