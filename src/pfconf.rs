@@ -22,7 +22,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Kind, Result};
 use crate::name::{self, PARENT};
 use crate::net::Family;
 use address::{OfInterface, Operand, Pool, Side, Table};
@@ -182,7 +182,8 @@ impl Conf {
     pub fn places_for(&self, kinds: &[RuleKind]) -> Vec<usize> {
         let rules = self.rules();
         let is_of = |rule: &Rule| kinds.contains(&rule.action.kind());
-        let starts = |at: usize| is_of(&rules[at]) && (at == 0 || !is_same_statement(&rules[at - 1], &rules[at]));
+        let goes_on = |at: usize| rules[at].origin.line > 0 && at > 0 && rules[at].origin == rules[at - 1].origin;
+        let starts = |at: usize| is_of(&rules[at]) && !goes_on(at);
         let end = rules.iter().rposition(is_of).map_or(0, |last| last + 1);
         let mut places: Vec<usize> = (0..rules.len()).filter(|at| starts(*at)).collect();
         places.push(end);
@@ -219,13 +220,11 @@ impl Conf {
                 return Some(format!("table <{name}>: {why}"));
             }
         }
-        let expanded_together =
-            |a: &Rule, b: &Rule| a.origin.line == b.origin.line && a.origin.file == b.origin.file && !is_antispoof(a);
-        let statements = self.rulesets.values().flat_map(|rules| rules.chunk_by(expanded_together));
-        let mut refused = statements.filter_map(|rules| Some((&rules[0].origin, of_statement(rules, networks)?)));
-        refused.next().map(|(origin, why)| {
-            let file = if origin.file.is_empty() { "pf.conf" } else { &origin.file };
-            format!("{file} line {}: {why}: {}", origin.line, quoted(&origin.text))
+        let expanded_together = |a: &Rule, b: &Rule| a.origin == b.origin && !is_antispoof(a);
+        let mut statements = self.rulesets.values().flat_map(|rules| rules.chunk_by(expanded_together));
+        statements.find_map(|rules| {
+            let why = of_statement(rules, networks)?;
+            Some(lex::Failure { origin: rules[0].origin.clone(), why }.to_string())
         })
     }
 
@@ -242,13 +241,6 @@ impl Rule {
     pub fn calls_kport(&self) -> bool {
         matches!(&self.action, Action::Call(_, called) if Called::resolve("", called).is_kport())
     }
-}
-
-fn is_same_statement(a: &Rule, b: &Rule) -> bool {
-    a.origin.line > 0
-        && a.origin.line == b.origin.line
-        && a.origin.file == b.origin.file
-        && a.origin.text == b.origin.text
 }
 
 /// The rules that pfctl(8) makes from one when it looks up the names of interfaces; those that it cannot look up stay.

@@ -21,6 +21,6 @@ mod judge;
 mod place;
 mod sentences;
 
-pub use judge::{Cited, Entrance, Judge, judge};
+pub use judge::{Entrance, Judge, judge};
 pub use place::{CallPlace, Contradiction, Does, Need, Positions, places};
 pub use sentences::{Proof, and_more, bypassed, prove_with};

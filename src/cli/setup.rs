@@ -195,7 +195,7 @@ impl<'a> Setup<'a> {
         let wildcards = readiness::wildcards(&main.path, &main.text);
         let name = main.path.display().to_string();
         let others: BTreeSet<&str> =
-            outline.statements.iter().map(|of| &*of.file).filter(|file| *file != name).collect();
+            outline.statements.iter().map(|of| &*of.origin.file).filter(|file| *file != name).collect();
         let mut parts = vec![];
         for file in others {
             let conf = ConfFile::read(Path::new(file))?;

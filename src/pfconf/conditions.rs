@@ -79,7 +79,7 @@ pub(super) fn rules(mut words: Words<'_>, origin: &Origin, defaults: &Defaults) 
     let calls = [RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
     let mut action = match calls.into_iter().find(|kind| kind.call() == word && !no) {
         Some(kind) => Action::Call(kind, words.strings()?),
-        None => action(word).ok_or_else(|| format!("{} is not known", quoted(&first.shown())))?,
+        None => action(word).ok_or_else(|| format!("{} is not known", quoted(first.shown())))?,
     };
     match &mut action {
         Action::Translate { pool, pass, .. } => {
@@ -113,10 +113,11 @@ fn action(word: &str) -> Option<Action> {
     })
 }
 
-/// A rule of which only the action is known; `None` if not even that is.
-pub(super) fn unknown(mut words: Words<'_>, origin: &Origin) -> Option<Rule> {
-    let mut rule = Rule::new(origin.clone(), action(words.next().ok()?.bare())?);
-    rule.when.unknown = Some(written(words.0));
+/// The rule of a line of which only the action is known; `None` if not even that is.
+pub(super) fn unknown(line: &str) -> Option<Rule> {
+    let (first, rest) = line.trim().split_once(' ')?;
+    let mut rule = Rule::new(Origin { text: line.trim().into(), ..Origin::default() }, action(first)?);
+    rule.when.unknown = Some(rest.to_owned());
     Some(rule)
 }
 

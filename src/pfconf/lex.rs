@@ -6,25 +6,25 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::names;
+use super::rule::Origin;
 use crate::error::quoted;
 
 pub(super) type Read<T> = Result<T, String>;
 
-/// Where and why a text cannot be read any further.
+/// Where and why a text cannot be read, or is refused. The text of the origin is empty if there is no statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    pub file: Arc<str>,
-    pub line: usize,
+    pub origin: Origin,
     pub why: String,
-    /// The statement; empty if there is none.
-    pub text: String,
 }
 
 /// `pf.conf line 3: why: the statement`
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} line {}: {}", self.file, self.line, self.why)?;
-        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", quoted(&self.text)) }
+        let Origin { file, line, text } = &self.origin;
+        write!(f, "{file} line {line}: {}", self.why)?;
+        if text.is_empty() { Ok(()) } else { write!(f, ": {}", quoted(text)) }
     }
 }
 
@@ -52,10 +52,19 @@ impl Token {
         }
     }
 
-    pub(super) fn shown(&self) -> String {
+    /// A quoted string, or a word that is not a keyword (STRING and NUMBER in parse.y).
+    pub(super) fn string(&self) -> Option<&str> {
         match self {
-            Token::Word(text) | Token::Quoted(text) => text.clone(),
-            Token::Sign(sign) => (*sign).to_owned(),
+            Token::Quoted(text) => Some(text),
+            Token::Word(text) => Some(&**text).filter(|text| !names::is_keyword(text)),
+            Token::Sign(_) => None,
+        }
+    }
+
+    pub(super) fn shown(&self) -> &str {
+        match self {
+            Token::Word(text) | Token::Quoted(text) => text,
+            Token::Sign(sign) => sign,
         }
     }
 }
@@ -63,14 +72,10 @@ impl Token {
 #[derive(Clone, Debug)]
 pub struct Statement {
     pub(super) tokens: Vec<Token>,
-    /// Its file: the one that is read, or one that it includes.
-    pub file: Arc<str>,
-    /// The line on which it starts, from 1.
-    pub line: usize,
+    /// Its file is the one that is read, or one that it includes, and its line the one on which it starts.
+    pub origin: Origin,
     /// Its bytes in the file: from its first token to the end of the line on which it ends, the newline included if there is one.
     pub bytes: Range<usize>,
-    /// Its text on one line, without comments.
-    pub(super) text: String,
     /// It ends with a brace after which an anchor's rules follow.
     pub opens: bool,
     /// The number of anchors in braces around it; their closing brace is outside.
@@ -88,8 +93,8 @@ struct Source {
     line: usize,
 }
 
-/// The start of a word: the file, the line, the byte.
-type Start = (Arc<str>, usize, usize);
+/// The start of a word, and its byte.
+type Start = (Origin, usize);
 
 /// The statements of a file, and of those that it includes.
 #[derive(Default)]
@@ -139,7 +144,7 @@ fn held(bytes: &[u8]) -> Read<String> {
 impl Lexer {
     pub(super) fn new(name: &str, text: &[u8], reads_files: bool) -> Lexer {
         let source = Source { name: name.into(), text: text.into(), at: 0, line: 1 };
-        let start = (source.name.clone(), 1, 0);
+        let start = (Origin { file: source.name.clone(), line: 1, text: Arc::default() }, 0);
         Lexer { sources: vec![source], reads_files, start, ..Lexer::default() }
     }
 
@@ -151,7 +156,8 @@ impl Lexer {
     fn place(&self) -> Start {
         self.sources.last().map_or_else(Default::default, |source| {
             let at = source.at.saturating_sub(1);
-            (source.name.clone(), source.line - usize::from(source.text.get(at) == Some(&b'\n')), at)
+            let line = source.line - usize::from(source.text.get(at) == Some(&b'\n'));
+            (Origin { file: source.name.clone(), line, text: Arc::default() }, at)
         })
     }
 
@@ -226,9 +232,7 @@ impl Lexer {
         let mut tokens: Vec<Token> = vec![];
         let mut depth = 0_usize;
         let mut start = self.start.clone();
-        let fail = |(file, line, _): &Start, why: String| {
-            Some(Err(Failure { file: file.clone(), line: *line, why, text: String::new() }))
-        };
+        let fail = |(origin, _): &Start, why: String| Some(Err(Failure { origin: origin.clone(), why }));
         loop {
             let next = match self.token() {
                 Ok(next) => next,
@@ -255,7 +259,7 @@ impl Lexer {
                 Some(Token::Sign(NEWLINE)) => {
                     let opens = depth == 1 && self::opens(&tokens);
                     if depth == 0 || opens {
-                        let end = self.sources.last().map_or(start.2, |source| source.at);
+                        let end = self.sources.last().map_or(start.1, |source| source.at);
                         return Some(Ok(self.made(start, tokens, end, opens)));
                     }
                 }
@@ -279,14 +283,15 @@ impl Lexer {
         }
     }
 
-    fn made(&mut self, (file, line, start): Start, mut tokens: Vec<Token>, end: usize, opens: bool) -> Statement {
+    fn made(&mut self, (origin, start): Start, mut tokens: Vec<Token>, end: usize, opens: bool) -> Statement {
+        let raw = String::from_utf8_lossy(&std::mem::take(&mut self.raw)).replace("\\\n", " ");
+        let mut text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
         if opens {
             tokens.pop();
+            text.truncate(text.trim_end_matches('{').trim_end().len());
         }
-        let raw = String::from_utf8_lossy(&std::mem::take(&mut self.raw)).replace("\\\n", " ");
-        let text = raw.split_whitespace().collect::<Vec<_>>().join(" ");
-        let path = String::new();
-        Statement { tokens, file, line, bytes: start..end, text, opens, depth: 0, rules: 0, path, refused: None }
+        let origin = Origin { text: text.into(), ..origin };
+        Statement { tokens, origin, bytes: start..end, opens, depth: 0, rules: 0, path: String::new(), refused: None }
     }
 
     fn skip_line(&mut self) {

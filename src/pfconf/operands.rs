@@ -45,25 +45,16 @@ impl<'a> Words<'a> {
     }
 
     pub(super) fn shown(&self) -> String {
-        self.0.first().map_or("the end".to_owned(), |token| quoted(&token.shown()))
+        self.0.first().map_or("the end".to_owned(), |token| quoted(token.shown()))
     }
 
-    /// A string or a number: a quoted string, or a word that is not a keyword (STRING and NUMBER in parse.y).
     pub(super) fn text(&mut self) -> Read<&'a str> {
-        match self.next()? {
-            Token::Quoted(text) => Ok(text),
-            Token::Word(text) if !names::is_keyword(text) => Ok(text),
-            other => Err(format!("{} is not expected", quoted(&other.shown()))),
-        }
+        let next = self.next()?;
+        next.string().ok_or_else(|| format!("{} is not expected", quoted(next.shown())))
     }
 
-    /// Whether a string follows: a quoted string, or a word that is not a keyword.
     pub(super) fn has_string(&self) -> bool {
-        match self.0.first() {
-            Some(Token::Quoted(_)) => true,
-            Some(Token::Word(word)) => !names::is_keyword(word),
-            _ => false,
-        }
+        self.0.first().is_some_and(|token| token.string().is_some())
     }
 
     /// Consecutive strings, as one with blanks between (string in parse.y).

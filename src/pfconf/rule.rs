@@ -1,5 +1,6 @@
 //! One rule as pf evaluates it. Of what does not decide where a packet goes only labels and `log` are kept.
 
+use std::fmt;
 use std::iter;
 use std::sync::Arc;
 
@@ -150,25 +151,41 @@ pub struct Conditions {
     pub unknown: Option<String>,
 }
 
-/// Where a rule was read, for messages and for editing the file. Two rules that differ only in it are equal.
-#[derive(Clone, Debug, Default)]
+/// Where a statement was read, for messages and for editing the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    pub text: Arc<str>,
     /// Empty if it was not read from a file.
     pub file: Arc<str>,
     /// From 1; 0 if it was not read from a text.
     pub line: usize,
+    /// On one line, without comments.
+    pub text: Arc<str>,
 }
 
-impl PartialEq for Origin {
-    fn eq(&self, _: &Origin) -> bool {
-        true
+impl Origin {
+    /// For a reader of the file `main`, whose own name is omitted. A line counts in a file only.
+    pub fn seen_from(&self, main: &str) -> Origin {
+        let line = if self.file.is_empty() { 0 } else { self.line };
+        let file = if *self.file == *main { Arc::default() } else { self.file.clone() };
+        Origin { file, line, text: self.text.clone() }
     }
 }
 
-impl Eq for Origin {}
+/// `line 5, block drop in quick from <bad> to any`
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line == 0 {
+            return f.write_str(&self.text);
+        }
+        if !self.file.is_empty() {
+            write!(f, "{} ", self.file)?;
+        }
+        write!(f, "line {}, {}", self.line, self.text)
+    }
+}
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Two rules that differ only in their origin are equal.
+#[derive(Clone, Debug, Default, Eq, Serialize, Deserialize)]
 pub struct Rule {
     #[serde(skip)]
     pub origin: Origin,
@@ -182,6 +199,14 @@ pub struct Rule {
     pub effects: Box<Effects>,
     /// Matches one packet, and is then removed (pf.conf(5) of OpenBSD).
     pub once: bool,
+}
+
+impl PartialEq for Rule {
+    fn eq(&self, other: &Rule) -> bool {
+        let Rule { origin: _, action, quick, when, log, labels, tag, effects, once } = self;
+        (action, quick, when, log) == (&other.action, &other.quick, &other.when, &other.log)
+            && (labels, tag, effects, once) == (&other.labels, &other.tag, &other.effects, &other.once)
+    }
 }
 
 impl Rule {

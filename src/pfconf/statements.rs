@@ -67,8 +67,8 @@ impl Statement {
         self.tokens.get(at).map_or("", Token::bare)
     }
 
-    pub fn first(&self) -> String {
-        self.tokens.first().map_or_else(String::new, Token::shown)
+    pub fn first(&self) -> &str {
+        self.tokens.first().map_or("", Token::shown)
     }
 
     /// The interfaces and groups of `set skip on`; none for another statement.
@@ -141,8 +141,8 @@ struct Reader {
     rules: usize,
     /// Only the positions of statements are wanted. The files of tables have none, and may be large.
     is_outline: bool,
-    /// `load anchor`: the path, the file, and the position of the statement.
-    loads: Vec<(String, String, Arc<str>, usize)>,
+    /// `load anchor`: the path, the file, and the statement.
+    loads: Vec<(String, String, Origin)>,
 }
 
 /// The output of pfctl(8): a rule is a line, whatever its quotes contain.
@@ -152,17 +152,12 @@ pub(super) fn read_output(text: &str) -> Conf {
     for (number, line) in (1..).zip(text.lines()) {
         reader.lexer = Lexer::of_output(line);
         while let Some(next) = reader.lexer.statement() {
-            let read = match next {
-                Ok(mut statement) => reader.next(&mut statement),
-                Err(failure) => match reader.unknown(line) {
-                    Some(rule) => reader.add(vec![rule]),
-                    None => Err(failure.why),
-                },
-            };
-            if let Err(why) = read {
+            let read = next.map_err(|failure| failure.why).and_then(|mut statement| reader.next(&mut statement));
+            let known = read.or_else(|why| reader.add(vec![conditions::unknown(line).ok_or(why)?]));
+            if let Err(why) = known {
                 // the text has more than one line that another release knows
-                let failure = Failure { file: "pfctl".into(), line: number, why, text: line.trim().to_owned() };
-                reader.made.unread.push(failure.to_string());
+                let origin = Origin { file: "pfctl".into(), line: number, text: line.trim().into() };
+                reader.made.unread.push(Failure { origin, why }.to_string());
             }
         }
     }
@@ -172,10 +167,9 @@ pub(super) fn read_output(text: &str) -> Conf {
 /// Reads a file that is loaded by `depth` others.
 pub(super) fn read(name: &str, text: &[u8], reads_files: bool, depth: usize) -> Result<Conf, Failure> {
     let mut reader = Reader::new(name, text, reads_files);
-    reader.statements(&mut |_| {}).map_or(Ok(()), Err)?;
-    for (path, file, from, line) in std::mem::take(&mut reader.loads) {
-        let text = format!("load anchor {path} from {file}");
-        let fail = |why: String| Failure { file: from, line, why, text };
+    reader.statements(&mut |_| {})?;
+    for (path, file, origin) in std::mem::take(&mut reader.loads) {
+        let fail = |why: String| Failure { origin, why };
         if depth > 8 {
             return Err(fail("files load one another".into()));
         }
@@ -197,44 +191,32 @@ impl Reader {
     fn outline(mut self) -> Outline {
         self.is_outline = true;
         let mut statements = vec![];
-        let broken = self.statements(&mut |statement| statements.push(statement));
+        let broken = self.statements(&mut |statement| statements.push(statement)).err();
         Outline { statements, broken }
     }
 
-    /// Reads all statements; what ends that early is returned. In an outline one that is refused is skipped, unless it is unknown
-    /// then where the next one begins.
-    fn statements(&mut self, each: &mut dyn FnMut(Statement)) -> Option<Failure> {
-        let mut last = None;
+    /// Reads all statements. In an outline one that is refused is skipped, unless it is unknown then where the next one begins.
+    fn statements(&mut self, each: &mut dyn FnMut(Statement)) -> Result<(), Failure> {
+        let mut last = Origin::default();
         while let Some(next) = self.lexer.statement() {
-            let mut statement = match next {
-                Ok(statement) => statement,
-                Err(failure) => return Some(failure),
-            };
-            let mut broken = None;
-            if let Err(why) = self.next(&mut statement) {
-                statement.refused = Some(why.clone());
-                if !self.is_outline || statement.kind() == StatementKind::Close {
-                    let Statement { file, line, text, .. } = &statement;
-                    broken = Some(Failure { file: file.clone(), line: *line, why, text: text.clone() });
-                } else if statement.opens {
-                    self.open.push(None);
-                }
-            }
+            let mut statement = next?;
+            let read = self.next(&mut statement);
+            statement.refused = read.as_ref().err().cloned();
             statement.rules = self.made.rules().len();
-            last = Some((statement.file.clone(), statement.line));
+            last.clone_from(&statement.origin);
+            let (kind, opens) = (statement.kind(), statement.opens);
             each(statement);
-            if broken.is_some() {
-                return broken;
+            match read {
+                Err(why) if !self.is_outline || kind == StatementKind::Close => {
+                    return Err(Failure { origin: last, why });
+                }
+                Err(_) if opens => self.open.push(None),
+                _ => {}
             }
         }
-        let (file, line) = last.filter(|_| !self.open.is_empty())?;
-        Some(Failure { file, line, why: "the } of an anchor is missing".into(), text: String::new() })
-    }
-
-    /// The rule of a line of which only the beginning is known.
-    fn unknown(&self, line: &str) -> Option<Rule> {
-        let tokens: Vec<Token> = line.split_whitespace().map(|word| Token::Word(word.to_owned())).collect();
-        conditions::unknown(Words(&tokens), &Origin { text: line.trim().into(), ..Origin::default() })
+        let origin = Origin { text: Arc::default(), ..last };
+        let why = "the } of an anchor is missing".to_owned();
+        if self.open.is_empty() { Ok(()) } else { Err(Failure { origin, why }) }
     }
 
     fn next(&mut self, statement: &mut Statement) -> Read<()> {
@@ -273,12 +255,7 @@ impl Reader {
             StatementKind::Normalization | StatementKind::Queueing => Ok(()),
             StatementKind::Call(RuleKind::Filter) => self.anchor(statement),
             _ => {
-                let origin = origin(statement);
-                let read = conditions::rules(words, &origin, &self.defaults);
-                let rules = match conditions::unknown(words, &origin).filter(|_| self.defaults.output) {
-                    Some(rule) => read.unwrap_or_else(|_| vec![rule]),
-                    None => read?,
-                };
+                let rules = conditions::rules(words, &statement.origin, &self.defaults)?;
                 self.add(rules)
             }
         }
@@ -367,10 +344,8 @@ impl Reader {
                         while words.take(",") {}
                     }
                 }
-                _ => match &*option.shown() {
-                    "persist" | "const" | "counters" => {}
-                    word => return Err(format!("{word} of a table is not known")),
-                },
+                _ if ["persist", "const", "counters"].contains(&option.shown()) => {}
+                _ => return Err(format!("{} of a table is not known", option.shown())),
             }
         }
         self.made.tables.insert(name, table);
@@ -385,7 +360,7 @@ impl Reader {
         let file = words.text()?.to_owned();
         words.end()?;
         let path = below_of(&self.path(), &path);
-        self.loads.push((path, file, statement.file.clone(), statement.line));
+        self.loads.push((path, file, statement.origin.clone()));
         Ok(())
     }
 
@@ -417,7 +392,7 @@ impl Reader {
         } else {
             name.filter(|name| !name.is_empty()).ok_or("an anchor without rules in braces needs a name")?
         };
-        let call = Rule::new(origin(statement), Action::Call(RuleKind::Filter, called));
+        let call = Rule::new(statement.origin.clone(), Action::Call(RuleKind::Filter, called));
         self.add(conditions::conditions(words, call, &self.defaults)?)?;
         if let Some(path) = path {
             self.made.rulesets.entry(path.clone()).or_default();
@@ -429,7 +404,7 @@ impl Reader {
     /// Its networks may not arrive on other interfaces, and its addresses not at all but for loopback (antispoof in parse.y).
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         words.next()?;
-        let mut block = Rule::new(origin(statement), Action::Block);
+        let mut block = Rule::new(statement.origin.clone(), Action::Block);
         block.when.direction = Some(Direction::In);
         let mut interfaces = vec![];
         while !words.is_empty() {
@@ -476,11 +451,6 @@ fn interface(words: &mut Words<'_>) -> Read<OfInterface> {
 /// The path of an anchor that a ruleset names.
 fn below_of(path: &str, name: &str) -> String {
     if name.is_empty() { path.to_owned() } else { Called::resolve(path, name).path }
-}
-
-fn origin(statement: &Statement) -> Origin {
-    let text = statement.text.trim_end_matches('{').trim_end().into();
-    Origin { text, file: statement.file.clone(), line: statement.line }
 }
 
 /// The contents of a table's file, and the output of `pfctl -T show`.

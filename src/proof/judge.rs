@@ -12,7 +12,7 @@ use crate::host::{Host, HostInterface};
 use crate::net::{Direction, Family, Interface, PerFamily, Place, Protocol};
 use crate::pfconf::Conf;
 use crate::pfconf::path::is_own;
-use crate::pfconf::rule::{Rule, RuleKind};
+use crate::pfconf::rule::{Origin, Rule, RuleKind};
 use crate::trace::{At, Met, Packet, Release, World};
 
 pub const SOURCE_PORT: u16 = 40_000;
@@ -70,40 +70,6 @@ impl fmt::Display for Entrance {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cited {
-    /// The file, if it is not the main one; empty for a rule that was not read from a file.
-    pub file: Arc<str>,
-    pub line: usize,
-    /// As it is in the file, without comments.
-    pub text: Arc<str>,
-}
-
-impl Cited {
-    /// That of a rule, given the name of the main file.
-    pub fn of(Rule { origin, .. }: &Rule, main: &str) -> Cited {
-        let (line, file) = match &*origin.file {
-            "" => (0, "".into()),
-            name if name == main => (origin.line, "".into()),
-            _ => (origin.line, origin.file.clone()),
-        };
-        Cited { file, line, text: origin.text.clone() }
-    }
-}
-
-/// `line 5, block drop in quick from <bad> to any`
-impl fmt::Display for Cited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line == 0 {
-            return f.write_str(&self.text);
-        }
-        if !self.file.is_empty() {
-            write!(f, "{} ", self.file)?;
-        }
-        write!(f, "line {}, {}", self.line, self.text)
-    }
-}
-
 /// Somebody who sends packets to published ports.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -127,7 +93,7 @@ const BLOCKERS: [&str; 6] = ["blacklistd", "blocklistd", "crowdsec", "f2b", "fai
 pub struct Outsider {
     pub address: IpAddr,
     /// The statement that refuses most others: only those that it allows, as this one, get in.
-    pub allowed_by: Option<Cited>,
+    pub allowed_by: Option<Origin>,
 }
 
 /// A ruleset, and the sources that it can distinguish.
@@ -150,7 +116,7 @@ pub struct BySource<'j> {
     /// The ordinary outsider among the sources.
     ordinary: Option<usize>,
     /// The statement that refuses most sources because of their addresses, if there is one.
-    pub most: Option<Cited>,
+    pub most: Option<Origin>,
 }
 
 impl Judge {
@@ -241,18 +207,18 @@ impl Judge {
     }
 
     /// The statement that refuses a source because of its address: an ordinary outsider is not refused by it.
-    pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Cited>> {
+    pub fn refusal(&self, entrance: &Entrance, source: IpAddr) -> Result<Option<Origin>> {
         let survey = self.survey(entrance)?;
         let trail = self.trail(entrance, &Source::of(source), &mut BTreeSet::new())?;
         Ok(survey.refused_by_source(&trail).map(|met| self.statement(&met)))
     }
 
     /// The statement of a rule: that of the file.
-    pub fn statement(&self, met: &Met<'_>) -> Cited {
+    pub fn statement(&self, met: &Met<'_>) -> Origin {
         // rules that a program has loaded, or may load, are the call's
         let of_file = |rule: &&Rule| rule.origin.line > 0 && !rule.origin.file.is_empty();
         let main = self.world.main_rule(met.rule.action.kind(), met.at);
-        Cited::of(Some(met.rule).filter(of_file).or(main).unwrap_or(met.rule), &self.main)
+        Some(met.rule).filter(of_file).or(main).unwrap_or(met.rule).origin.seen_from(&self.main)
     }
 }
 

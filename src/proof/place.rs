@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
+use super::judge::{BySource, Entrance, Judge, SOURCE_PORT};
 use crate::error::Result;
 use crate::net::Direction;
 use crate::pfconf::Conf;
-use crate::pfconf::rule::{Action, Rule, RuleKind};
+use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
 use crate::trace::{At, Met, Packet, Release};
 
 const MOST: usize = 12;
@@ -38,7 +38,7 @@ pub struct Contradiction {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
-    pub statement: Cited,
+    pub statement: Origin,
     pub does: Does,
 }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::judge::{BySource, Cited, Entrance, Judge, SOURCE_PORT};
+use super::judge::{BySource, Entrance, Judge, SOURCE_PORT};
 use crate::error::{Error, Kind, Result};
 use crate::name::JailName;
 use crate::net::{Direction, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::pfconf::path::is_below_own;
-use crate::pfconf::rule::RuleKind;
+use crate::pfconf::rule::{Origin, RuleKind};
 use crate::publication::{Publication, Redirect, distinct};
 use crate::rules;
 use crate::trace::{At, Attachment, Met, Packet, Party, TraceStep, Verdict, World};
@@ -23,15 +23,15 @@ const SHOWN: usize = 5;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
     /// The statements that refuse sources, and still do so at published ports.
-    pub refusing: BTreeSet<Cited>,
+    pub refusing: BTreeSet<Origin>,
     /// The statements that refuse sources, but not at published ports; with such a source, and an entrance.
-    pub bypassed: BTreeMap<Cited, (IpAddr, Entrance)>,
+    pub bypassed: BTreeMap<Origin, (IpAddr, Entrance)>,
     /// The anchors of programs that may block sources, which would reach published ports.
-    pub overtaken: BTreeSet<Cited>,
+    pub overtaken: BTreeSet<Origin>,
     /// Where an ordinary outsider reaches a published port, and its address.
     pub reached: Vec<(Entrance, IpAddr)>,
     /// If only an allow-list lets anybody in: the statement that refuses all others.
-    pub allowed_by: Option<Cited>,
+    pub allowed_by: Option<Origin>,
     pub unreached: Vec<Unreached>,
     /// Packets that are not to a published port, and are treated in another way.
     pub changed: Vec<String>,
@@ -41,7 +41,7 @@ pub struct Proof {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreached {
     pub entrance: Entrance,
-    pub statement: Option<Cited>,
+    pub statement: Option<Origin>,
     pub why: String,
 }
 
@@ -59,7 +59,7 @@ impl Proof {
             ),
             None if self.refusing.is_empty() => "no rule refuses anybody because of the source".to_owned(),
             None => {
-                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Cited::to_string).collect();
+                let shown: Vec<String> = self.refusing.iter().take(SHOWN).map(Origin::to_string).collect();
                 format!(
                     "whom a rule refuses because of the source stays refused at published ports: {}{}",
                     shown.join("; "),
@@ -163,7 +163,7 @@ pub fn prove_with(judge: &Judge, entrances: &[Entrance], quick: bool) -> Result<
 }
 
 /// The first sentence alone: the statements that refuse sources which reach an entrance.
-pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Cited>> {
+pub fn bypassed(judge: &Judge, entrance: &Entrance, quick: bool) -> Result<BTreeSet<Origin>> {
     let mut world = judge.world.clone();
     world.pf.supposed = Some(vec![]);
     let mut proof = Proof::default();
@@ -230,7 +230,7 @@ fn tagged(mut packet: Packet) -> Result<Packet> {
 /// Sends a connection of a source to an entrance; if it is not answered, the statement that decides, and what happens.
 fn lost(
     world: &mut World, judge: &Judge, entrance: &Entrance, source: IpAddr,
-) -> Result<Option<(Option<Cited>, String)>> {
+) -> Result<Option<(Option<Origin>, String)>> {
     let jail = Attachment {
         name: JAIL.to_owned(),
         behind: entrance.via,

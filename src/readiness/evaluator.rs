@@ -19,8 +19,8 @@ use crate::pf::Rulesets;
 use crate::pfconf::Conf;
 use crate::pfconf::address::Side;
 use crate::pfconf::path::is_own;
-use crate::pfconf::rule::{Action, Rule, RuleKind};
-use crate::proof::{self, Cited, Entrance, Judge, Positions};
+use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
+use crate::proof::{self, Entrance, Judge, Positions};
 use crate::publication::{Publication, Redirect, distinct};
 use crate::rules;
 use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
@@ -310,8 +310,8 @@ impl<'a> Evaluator<'a> {
                 continue;
             }
             let of_kind = |rule: &&Rule| rule.action.kind() == kind;
-            let shown = |rule: &Rule| match Cited::of(rule, &self.file) {
-                Cited { line: 0, text, .. } => quoted(&text),
+            let shown = |rule: &Rule| match rule.origin.seen_from(&self.file) {
+                Origin { line: 0, text, .. } => quoted(&text),
                 cited => cited.to_string(),
             };
             let at = match (base.rules().iter().skip(to).find(of_kind), base.rules().iter().take(to).rfind(of_kind)) {
@@ -342,7 +342,7 @@ impl<'a> Evaluator<'a> {
 }
 
 /// A statement as the file has it, or if it was not read from a file as pf prints it.
-fn shown(statement: &Cited) -> String {
+fn shown(statement: &Origin) -> String {
     match statement.line {
         0 => format!("{} of the main ruleset", quoted(&statement.text)),
         _ => statement.to_string(),

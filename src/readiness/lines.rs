@@ -87,7 +87,7 @@ pub struct Wildcard {
 pub fn wildcards(name: &Path, text: &[u8]) -> Vec<Wildcard> {
     let outline = Outline::of_file(name, text);
     let found = outline.statements.into_iter().filter(|statement| statement.calls_by_wildcard());
-    found.map(|of| Wildcard { file: of.file, line: of.line, bytes: of.bytes }).collect()
+    found.map(|of| Wildcard { file: of.origin.file, line: of.origin.line, bytes: of.bytes }).collect()
 }
 
 /// Whether `kport setup` turns all of those that a file and the files that it includes have, and there are any.

@@ -199,7 +199,7 @@ const ORDER: &[(&str, &[&str])] = &[
     // native before pfctl: it never runs that
     ("pf", &["foreign", "native", "files", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "states", "braces"]),
-    ("pfconf", &["names", "lex", "path", "address", "rule", "operands", "print", "conditions", "statements", "nested"]),
+    ("pfconf", &["names", "path", "address", "rule", "lex", "operands", "print", "conditions", "statements", "nested"]),
     ("trace", &["packet", "state", "matching", "steps", "translate", "walk", "filter", "world", "way", "classes"]),
     ("publisher", &["request", "survey", "list", "addresses", "states", "resolve", "writer", "change", "apply"]),
     ("spec", &["meant"]),

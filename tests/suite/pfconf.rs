@@ -19,7 +19,7 @@ fn outline(text: &[u8]) -> Outline {
 fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
     let outline = outline(text);
     assert_eq!(outline.broken, None);
-    outline.statements.iter().map(|s| (s.kind(), s.line, s.depth, &text[s.bytes.clone()])).collect()
+    outline.statements.iter().map(|s| (s.kind(), s.origin.line, s.depth, &text[s.bytes.clone()])).collect()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn an_included_file_has_its_own_name() {
     let text = [b"pass\n", includes[0].as_bytes(), b" # \xe9\n", includes[1].as_bytes(), b"\npass on $x\n"].concat();
     let outline = Outline::of_file(main.as_ref(), &text);
     let [second, third] = [5 + includes[0].len() + 5, 5 + includes[0].len() + 5 + includes[1].len() + 1];
-    let found: Vec<_> = outline.statements.iter().map(|s| (&*s.file, s.line, s.bytes.clone())).collect();
+    let found: Vec<_> = outline.statements.iter().map(|s| (&*s.origin.file, s.origin.line, s.bytes.clone())).collect();
     assert_eq!(
         found,
         [
@@ -106,7 +106,7 @@ fn what_breaks_a_text() {
         ("pass\n}\npass\n", 2, "there is no { for this }"),
     ] {
         let broken = outline(text.as_bytes()).broken.unwrap();
-        assert_eq!((broken.line, &*broken.why), (line, why), "{text}");
+        assert_eq!((broken.origin.line, &*broken.why), (line, why), "{text}");
     }
     // an anchor whose own line is unknown has its rules anyway
     let outline = outline(b"anchor frob frob {\n block quick\n}\nblock quick\n");

@@ -106,7 +106,7 @@ impl Top<'_> {
 fn tops<'a>(outline: &'a Outline, name: &str) -> Vec<Top<'a>> {
     let mut tops: Vec<Top<'_>> = vec![];
     for statement in &outline.statements {
-        let (kind, included) = (statement.kind(), *statement.file != *name);
+        let (kind, included) = (statement.kind(), *statement.origin.file != *name);
         match tops.last_mut() {
             Some(last) if included || statement.depth > 0 || kind == StatementKind::Close => {
                 last.rules = statement.rules;
@@ -223,7 +223,7 @@ fn without_calls(ground: &Ground<'_>, text: &[u8]) -> Vec<u8> {
     let file = ground.file();
     let mut made = vec![];
     let mut from = 0;
-    for statement in outline.statements.iter().filter(|statement| *statement.file == *file) {
+    for statement in outline.statements.iter().filter(|statement| *statement.origin.file == *file) {
         if CALLS.iter().any(|(kind, _)| statement.calls_kport(*kind)) {
             made.extend(&text[from..statement.bytes.start]);
             from = statement.bytes.end;
@@ -239,7 +239,7 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Plan {
     let outline = Outline::of_file(ground.name, text);
     if let Some(broken) = &outline.broken {
         plan.missing = CALLS.map(|(_, line)| line).to_vec();
-        plan.by_hand.push(format!("line {}: {}", broken.line, broken.why));
+        plan.by_hand.push(format!("line {}: {}", broken.origin.line, broken.why));
         return plan;
     }
     let name = ground.file();
@@ -275,7 +275,7 @@ pub fn plan(ground: &Ground<'_>, text: &[u8]) -> Plan {
 fn by_hand(all: &[Top<'_>]) -> Vec<String> {
     let first_filter = all.iter().position(|top| top.has(Section::Filter)).unwrap_or(all.len());
     let why = |(at, top): (usize, &Top<'_>)| {
-        let line = top.statement.line;
+        let line = top.statement.origin.line;
         if top.has(Section::Unknown) {
             return Some(format!("line {line}: {:?} is unknown to kport setup", top.statement.first()));
         }
@@ -286,7 +286,8 @@ fn by_hand(all: &[Top<'_>]) -> Vec<String> {
 }
 
 fn notes(all: &[Top<'_>]) -> Vec<String> {
-    let skipped = all.iter().flat_map(|top| top.statement.skipped().into_iter().map(|name| (top.statement.line, name)));
+    let skipped =
+        all.iter().flat_map(|top| top.statement.skipped().into_iter().map(|name| (top.statement.origin.line, name)));
     let note = |(line, name): (usize, String)| match name.starts_with("lo") {
         true => format!("line {line}: pf skips {name}, so --host-access has no effect"),
         false => {
