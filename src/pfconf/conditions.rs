@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
-use super::operands::{self, PoolFor, Words, binary, pool, unary};
+use super::operands::{self, Words, binary, pool, unary};
 use super::print::written;
 use super::rule::{Action, Conditions, Keep, On, Origin, Owner, RouteKind, Rule, RuleKind};
 use crate::error::quoted;
@@ -278,22 +278,17 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
             let Action::Translate { kind, pool: Some(leads_to), .. } = &mut rule.action else {
                 return Err("there is no -> in such a rule".into());
             };
-            let what = match kind {
-                RuleKind::Nat => PoolFor::Source,
-                RuleKind::Rdr => PoolFor::Destination,
-                _ => PoolFor::Both,
-            };
-            let (pool, open) = pool(words, what)?;
+            let (pool, open) = pool(words, *kind)?;
             words.end()?;
             (*leads_to, said.open_ports) = (pool, open);
         }
-        "nat-to" => effects.nat_to = Some(pool(words, PoolFor::Source)?.0),
+        "nat-to" => effects.nat_to = Some(pool(words, RuleKind::Nat)?.0),
         "rdr-to" => {
-            let (pool, open) = pool(words, PoolFor::Destination)?;
+            let (pool, open) = pool(words, RuleKind::Rdr)?;
             (effects.rdr_to, said.open_ports) = (Some(pool), open);
         }
         "binat-to" => {
-            let (pool, _) = pool(words, PoolFor::Source)?;
+            let (pool, _) = pool(words, RuleKind::Nat)?;
             effects.nat_to = Some(Pool { static_port: true, ports: (0, 0), ..pool });
             said.binat_to = true;
         }
@@ -304,8 +299,8 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
                 word => return Err(format!("{} is not an address family", quoted(word))),
             };
             words.expect("from")?;
-            let (source, _) = pool(words, PoolFor::Source)?;
-            let target = if words.take("to") { Some(pool(words, PoolFor::Destination)?.0) } else { None };
+            let (source, _) = pool(words, RuleKind::Nat)?;
+            let target = if words.take("to") { Some(pool(words, RuleKind::Rdr)?.0) } else { None };
             effects.af_to = Some((family, source, target));
         }
         "no" => {
@@ -328,7 +323,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
 }
 
 fn route(when: &mut Conditions, words: &mut Words<'_>) -> Read<Pool> {
-    let (pool, _) = pool(words, PoolFor::Route)?;
+    let pool = operands::route(words)?;
     if when.family.is_none() && !pool.prefer_ipv6_nexthop {
         when.family = pool.family();
     }
@@ -342,15 +337,21 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
         if words.take(",") {
             continue;
         }
-        match words.next()?.bare() {
-            "max" => keep.max = words.number()?,
-            "max-src-states" => keep.max_src_states = positive("max-src-states", words.number()?)?,
-            "max-src-conn" => keep.max_src_conn = positive("max-src-conn", words.number()?)?,
-            "max-src-nodes" => keep.max_src_nodes = positive("max-src-nodes", words.number()?)?,
+        let word = words.next()?.bare();
+        // filter_opts of parse.y refuses 0, but for max
+        let positive = |number: u32| match number {
+            0 if word != "max" => Err(format!("{word} must be above 0")),
+            _ => Ok(number),
+        };
+        if let Some(at) = Keep::LIMITS.iter().position(|limit| *limit == word) {
+            keep.limits[at] = positive(words.number()?)?;
+            continue;
+        }
+        match word {
             "max-src-conn-rate" => {
                 keep.max_src_conn_rate = rate(words)?;
                 let (connections, seconds) = keep.max_src_conn_rate;
-                positive("max-src-conn-rate", connections.min(seconds))?;
+                positive(connections.min(seconds))?;
             }
             "overload" => {
                 operands::table(words)?;
@@ -374,11 +375,6 @@ pub(super) fn state_options(words: &mut Words<'_>, keep: &mut Keep, bracketed: b
         words.expect(")")?;
     }
     Ok(bound)
-}
-
-/// filter_opts of parse.y refuses 0.
-fn positive(option: &str, number: u32) -> Read<u32> {
-    if number == 0 { Err(format!("{option} must be above 0")) } else { Ok(number) }
 }
 
 fn rate(words: &mut Words<'_>) -> Read<(u32, u32)> {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Ports};
 use super::lex::{Read, Token};
 use super::names;
-use super::rule::On;
+use super::rule::{On, RuleKind};
 use crate::error::quoted;
 
 /// The ports of `nat` if none are given (PF_NAT_PROXY_PORT_LOW and _HIGH in sys/net/pfvar.h).
@@ -275,25 +275,13 @@ pub(super) fn ports(words: &mut Words<'_>) -> Read<Ports> {
     }
 }
 
-/// The translation of a pool: the ports have different meanings.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum PoolFor {
-    Source,
-    /// With the ports of the rule, for `port 9000:*`.
-    Destination,
-    Both,
-    Route,
-}
-
-/// `{ 10.0.0.2, (em0) } port 80 round-robin`, `(em0 192.0.2.254)`; and whether its ports are `a:*`, as many as the rule's.
-pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, bool)> {
-    let addresses = match what {
-        PoolFor::Route => words.list(&mut gateway)?,
-        _ => words.list(&mut |words| Ok(host(words)?.into()))?,
-    };
+/// `{ 10.0.0.2, (em0) } port 80 round-robin`, as a translation of this kind; and whether the ports of a new destination are `a:*`,
+/// as many as the rule's.
+pub(super) fn pool(words: &mut Words<'_>, kind: RuleKind) -> Read<(Pool, bool)> {
+    let addresses = words.list(&mut |words| Ok(host(words)?.into()))?;
     let mut pool = Pool { addresses, ..Pool::default() };
     let mut open = false;
-    if what != PoolFor::Route && words.take("port") {
+    if words.take("port") {
         let text = words.text()?;
         let (first, last) = text.split_once(':').unwrap_or((text, text));
         let first = port(first)?;
@@ -306,14 +294,14 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, bool)> {
         pool.ports = (first, if last == first { 0 } else { last });
     }
     // binat_redirspec of parse.y has none
-    while what != PoolFor::Both && options(words, &mut pool)? {}
-    let is_one = pool.addresses.len() == 1 && !pool.operands().any(Operand::is_several);
-    match what {
+    while kind != RuleKind::Binat && options(words, &mut pool)? {}
+    pool.balance();
+    match kind {
         // apply_nat_ports of parse.y: without ports the default range is used, and 0, 0 is the original port
-        PoolFor::Source if pool.static_port && (pool.ports != (0, 0) || open) => {
+        RuleKind::Nat if pool.static_port && (pool.ports != (0, 0) || open) => {
             return Err("static-port is not possible with ports".into());
         }
-        PoolFor::Source => {
+        RuleKind::Nat => {
             pool.ports = match pool.ports {
                 (0, 0) if !pool.static_port => PROXY_PORTS,
                 (first, 0) => (first, first),
@@ -321,22 +309,35 @@ pub(super) fn pool(words: &mut Words<'_>, what: PoolFor) -> Read<(Pool, bool)> {
             }
         }
         // binatrule of parse.y
-        PoolFor::Both if !is_one => {
+        RuleKind::Binat if pool.kind != PoolKind::Single => {
             return Err("binat leads to a single address: no list, no table, and (em0:0) for an interface".into());
         }
-        PoolFor::Both => {}
         // apply_rdr_ports of parse.y
-        PoolFor::Destination if pool.static_port => return Err("static-port is for nat only".into()),
-        PoolFor::Destination if pool.portset.is_some() => return Err("map-e-portset is for nat only".into()),
-        PoolFor::Destination => {}
-        // expand_rule of parse.y ignores them
-        PoolFor::Route => (pool.static_port, pool.portset) = (false, None),
+        _ if pool.static_port => return Err("static-port is for nat only".into()),
+        _ if pool.portset.is_some() => return Err("map-e-portset is for nat only".into()),
+        _ => {}
     }
-    // like apply_redirspec
-    if pool.kind == PoolKind::Single && !is_one {
-        pool.kind = PoolKind::RoundRobin;
+    Ok((pool, open && kind == RuleKind::Rdr))
+}
+
+/// `{ em0, (em1 192.0.2.254) } round-robin`
+pub(super) fn route(words: &mut Words<'_>) -> Read<Pool> {
+    let mut pool = Pool { addresses: words.list(&mut gateway)?, ..Pool::default() };
+    while options(words, &mut pool)? {}
+    pool.balance();
+    // expand_rule of parse.y ignores them
+    (pool.static_port, pool.portset) = (false, None);
+    Ok(pool)
+}
+
+impl Pool {
+    /// Several addresses are used in turn, unless something else is given (apply_redirspec in parse.y).
+    fn balance(&mut self) {
+        let is_one = self.addresses.len() == 1 && !self.operands().any(Operand::is_several);
+        if self.kind == PoolKind::Single && !is_one {
+            self.kind = PoolKind::RoundRobin;
+        }
     }
-    Ok((pool, open && what == PoolFor::Destination))
 }
 
 fn options(words: &mut Words<'_>, pool: &mut Pool) -> Read<bool> {

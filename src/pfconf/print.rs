@@ -260,13 +260,7 @@ pub(super) fn compared<N: Display>(Compared { operator, a, b }: &Compared<N>) ->
 }
 
 fn state(keep: &Keep) -> String {
-    let limits = [
-        ("max", keep.max),
-        ("max-src-states", keep.max_src_states),
-        ("max-src-conn", keep.max_src_conn),
-        ("max-src-nodes", keep.max_src_nodes),
-    ];
-    let limits = limits.into_iter().filter(|(_, number)| *number > 0);
+    let limits = Keep::LIMITS.into_iter().zip(keep.limits).filter(|(_, number)| *number > 0);
     let mut options: Vec<String> = limits.map(|(word, number)| format!("{word} {number}")).collect();
     if let (connections @ 1.., seconds) = keep.max_src_conn_rate {
         options.push(format!("max-src-conn-rate {connections}/{seconds}"));

@@ -63,19 +63,14 @@ impl Action {
 pub struct Keep {
     pub synproxy: bool,
     pub if_bound: bool,
-    /// 0 for no limit.
-    pub max: u32,
-    pub max_src_states: u32,
-    pub max_src_conn: u32,
-    pub max_src_nodes: u32,
+    /// By their words in [`Keep::LIMITS`]; 0 for no limit.
+    pub limits: [u32; 4],
     /// New connections in seconds, from one source.
     pub max_src_conn_rate: (u32, u32),
 }
 
 impl Keep {
-    pub fn is_limited(&self) -> bool {
-        self.max > 0 || self.max_src_states > 0 || self.max_src_conn > 0 || self.max_src_nodes > 0
-    }
+    pub const LIMITS: [&str; 4] = ["max", "max-src-states", "max-src-conn", "max-src-nodes"];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,5 @@
 //! The statements of a file, in order, with their positions, at which an editor edits it; rules are read in `conditions`.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -137,7 +136,6 @@ struct Reader {
     open: Vec<Option<String>>,
     /// The number of anchors in braces so far: their names are numbers.
     braces: usize,
-    named: HashSet<String>,
     rules: usize,
     /// Only the positions of statements are wanted. The files of tables have none, and may be large.
     is_outline: bool,
@@ -147,7 +145,7 @@ struct Reader {
 
 /// The output of pfctl(8): a rule is a line, whatever its quotes contain.
 pub(super) fn read_output(text: &str) -> Conf {
-    let mut reader = Reader::new("", b"", false);
+    let mut reader = Reader::default();
     reader.defaults.output = true;
     for (number, line) in (1..).zip(text.lines()) {
         reader.lexer = Lexer::of_output(line);
@@ -384,7 +382,7 @@ impl Reader {
             }
             let called = name.unwrap_or_else(|| format!("_{}", self.braces));
             let below = below_of(&self.path(), &called);
-            if !self.named.insert(below.clone()) {
+            if self.made.rulesets.contains_key(&below) {
                 return Err(format!("anchor {} in braces exists already", quoted(&below)));
             }
             path = Some(below);

@@ -178,14 +178,10 @@ impl States {
         let sources: Vec<IpAddr> = self.0.iter().filter(of_rule).map(|state| state.source).collect();
         let of_source = sources.iter().filter(|other| **other == source).count();
         let nodes = sources.iter().filter(|other| **other != source).collect::<HashSet<_>>().len();
-        let limits = [
-            (keep.max, sources.len(), "max"),
-            (keep.max_src_nodes, nodes, "max-src-nodes"),
-            (keep.max_src_states, of_source, "max-src-states"),
-            // pf lets the handshake finish, and then kills the state: the same for the client
-            (keep.max_src_conn, of_source, "max-src-conn"),
-        ];
-        if let Some((.., name)) = limits.into_iter().find(|(limit, count, _)| *limit > 0 && *count >= *limit as usize) {
+        // of max-src-conn pf lets the handshake finish, and then kills the state: the same for the client
+        let counts = keep.limits.into_iter().zip([sources.len(), of_source, of_source, nodes]);
+        let reached = counts.map(|(limit, count)| limit > 0 && count >= limit as usize);
+        if let Some((name, _)) = Keep::LIMITS.into_iter().zip(reached).find(|(_, reached)| *reached) {
             return Err(name);
         }
         let (outside, host) = if direction == Direction::In { (before, after) } else { (after, before) };

@@ -23,7 +23,7 @@ impl Found<'_> {
     /// Whether both do the same to the packet.
     fn does_as(&self, other: &Found<'_>) -> bool {
         let (a, b) = (self.rule, other.rule);
-        let limited = a.effects.keep.is_some_and(|keep| keep.is_limited());
+        let limited = a.effects.keep.is_some_and(|keep| keep.limits != [0; 4]);
         let ports = |rule: &Rule| rule.when.to.ports.map(|ports| ports.a);
         let binat = |rule: &Rule| matches!(rule.action, Action::Translate { kind: RuleKind::Binat, .. });
         a.action == b.action

@@ -146,11 +146,8 @@ fn effects(
     let keep = Keep {
         synproxy: keep_state == PF_STATE_SYNPROXY,
         if_bound: rule_flag & PFRULE_IFBOUND != 0,
-        max: number("max_states")?,
-        max_src_states: number("max_src_states")?,
-        max_src_conn: number("max_src_conn")?,
+        limits: [number("max_states")?, number("max_src_states")?, number("max_src_conn")?, number("max_src_nodes")?],
         max_src_conn_rate: (number("max_src_conn_rate.limit")?, number("max_src_conn_rate.seconds")?),
-        max_src_nodes: number("max_src_nodes")?,
     };
     let divert = match loaded.list("divert") {
         Ok(divert) => divert.number("port")?,

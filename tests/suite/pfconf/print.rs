@@ -213,11 +213,11 @@ fn filter(family: Family) -> BoxedStrategy<Rule> {
             .prop_filter("reserved", |name| !name.contains("/_"))
             .prop_map(|called| Action::Call(RuleKind::Filter, called)),
     ];
-    let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], numbers)| {
-        let [max, max_src_states, max_src_conn, max_src_nodes] = numbers;
+    let keep = (any::<[bool; 3]>(), any::<[u32; 4]>()).prop_map(|([some, synproxy, if_bound], limits)| {
+        let [a, .., b] = limits;
         // pfctl refuses a rate of 0, and one in 0 seconds
-        let max_src_conn_rate = if max > 0 && max_src_nodes > 0 { (max, max_src_nodes) } else { (0, 0) };
-        let keep = Keep { synproxy, if_bound, max, max_src_states, max_src_conn, max_src_nodes, max_src_conn_rate };
+        let max_src_conn_rate = if a > 0 && b > 0 { (a, b) } else { (0, 0) };
+        let keep = Keep { synproxy, if_bound, limits, max_src_conn_rate };
         some.then_some(keep)
     });
     let flags = prop::option::of((0..0x200_u16, 1..0x200_u16));
