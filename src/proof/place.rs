@@ -65,35 +65,19 @@ struct Constraint {
     optional: bool,
 }
 
-/// The rules of a kind in the main ruleset, by their numbers among all of its rules.
-fn order_of(conf: &Conf, kind: RuleKind) -> Vec<usize> {
-    let all = conf.rules().iter().enumerate();
-    all.filter(|(_, rule)| rule.action.kind() == kind).map(|(at, _)| at).collect()
+/// How many rules of a kind come before each position.
+fn counted(conf: &Conf, kind: RuleKind, positions: &[usize]) -> Vec<usize> {
+    positions.iter().map(|at| conf.order_of(kind, *at)).collect()
 }
 
-enum Decided<'j> {
-    Kport,
-    Rule(Option<Met<'j>>),
-}
-
-/// What decides at an interface if kport's anchors are called after `before` rules.
-fn decided<'j>(met: &[Met<'j>], order: &[usize], before: usize, quick: bool) -> Decided<'j> {
-    let earlier = |met: &Met<'_>| order.get(met.at).is_some_and(|at| *at < before);
+/// Whether a rule blocks at an interface if kport's anchors are called after `before` filter rules; `None` if kport's rules decide.
+fn blocks(met: &[Met<'_>], before: usize, quick: bool) -> Option<bool> {
     // with another tag than kport's the packet matches none of its rules
-    if met.iter().any(|met| (met.last || met.tags) && earlier(met)) {
-        return Decided::Rule(Met::decision(met));
+    if met.iter().any(|met| (met.last || met.tags) && met.at < before) {
+        return Some(Met::decision(met).is_some_and(|met| met.blocks()));
     }
-    let later = met.iter().rfind(|met| met.decides && !earlier(met));
-    match later {
-        Some(later) if !quick => Decided::Rule(Some(*later)),
-        _ => Decided::Kport,
-    }
-}
-
-impl Decided<'_> {
-    fn blocks(&self) -> bool {
-        matches!(self, Decided::Rule(Some(met)) if met.blocks())
-    }
+    let later = met.iter().rfind(|met| met.decides && met.at >= before);
+    later.filter(|_| !quick).map(Met::blocks)
 }
 
 /// The places that keep whom the ruleset refuses because of his source, and let an ordinary outsider in; the best first.
@@ -107,17 +91,16 @@ pub fn places(
         Ok(found) => found,
         Err(contradiction) => return Ok(Err(contradiction)),
     };
-    let order = order_of(conf, RuleKind::Filter);
+    let filters = counted(conf, RuleKind::Filter, &positions.filter);
     let mut lists: Vec<Constraint> = vec![];
     let (mut reached, mut passed) = (vec![], vec![]);
     let fits = |ok: &dyn Fn(usize, bool) -> bool| -> Fits {
-        let of_mode = |quick| positions.filter.iter().map(move |before| ok(*before, quick));
+        let of_mode = |quick| filters.iter().map(move |before| ok(*before, quick));
         of_mode(true).chain(of_mode(false)).collect()
     };
     let mut add = |survey: &BySource<'_>| {
         for (source, trail, met) in survey.refused() {
-            let stays =
-                |before: usize, quick: bool| trail.iter().any(|met| decided(met, &order, before, quick).blocks());
+            let stays = |before, quick| trail.iter().any(|met| blocks(met, before, quick) == Some(true));
             let (fits, optional) = (fits(&stays), source.perhaps);
             if !lists.iter().any(|list| list.fits == fits && list.optional <= optional) {
                 let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
@@ -132,16 +115,15 @@ pub fn places(
         let survey = judge.survey(entrance)?;
         add(&survey);
         let Some(trail) = survey.ordinary_trail() else { continue };
-        let by_kport = |before: usize, quick: bool| {
-            let of_hook = |(hook, met): (usize, &Vec<Met<'_>>)| match decided(met, &order, before, quick) {
-                Decided::Kport => true,
-                // after the first interface the packet has a tag and a state
-                rule => (!quick || hook > 0) && !rule.blocks(),
+        let by_kport = |before, quick| {
+            // after the first interface the packet has a tag and a state
+            let stays = |(hook, met): (usize, &Vec<Met<'_>>)| match blocks(met, before, quick) {
+                None => true,
+                Some(blocks) => !blocks && (!quick || hook > 0),
             };
-            trail.iter().enumerate().all(of_hook)
+            trail.iter().enumerate().all(stays)
         };
-        let arrives =
-            |before: usize, quick: bool| trail.iter().all(|met| !decided(met, &order, before, quick).blocks());
+        let arrives = |before, quick| trail.iter().all(|met| blocks(met, before, quick) != Some(true));
         let blocking = trail.iter().find_map(|met| Met::decision(met).filter(Met::blocks));
         let tagging = trail.iter().flatten().find(|met| met.tags).copied();
         let Some(met) = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied()) else { continue };
@@ -208,21 +190,22 @@ fn ordered(conf: &Conf, fits: &[bool], positions: &Positions, (nat, rdr): (usize
 fn translation(
     judge: &Judge, conf: &Conf, entrances: &[Entrance], positions: &Positions,
 ) -> Result<Placed<(usize, usize)>> {
-    let order = [RuleKind::Rdr, RuleKind::Nat].map(|kind| order_of(conf, kind));
+    let [nats, rdrs] = [(RuleKind::Nat, &positions.nat), (RuleKind::Rdr, &positions.rdr)]
+        .map(|(kind, positions)| counted(conf, kind, positions));
     let v15 = judge.world.pf.release == Release::V15;
     let constraint = |fits, met: &Met<'_>, does, optional| {
         let need = Need { statement: judge.statement(met), does };
         Constraint { fits, need, optional }
     };
     // the positions from which the call is evaluated
-    let called = |met: &Met<'_>, order: &[usize], positions: &[usize]| -> Fits {
+    let called = |met: &Met<'_>, before: &[usize]| -> Fits {
         let fits = |before: &usize| match (met.last, v15) {
             // 15: of the matches of several rulesets the last one wins
             (true, true) if met.translates() && met.anchor.is_empty() => false,
-            (false, true) => *before > order[met.at],
-            _ => *before <= order[met.at],
+            (false, true) => *before > met.at,
+            _ => *before <= met.at,
         };
-        positions.iter().map(fits).collect()
+        before.iter().map(fits).collect()
     };
     let (mut of_rdr, mut of_nat) = (vec![], vec![]);
     for entrance in entrances {
@@ -234,7 +217,7 @@ fn translation(
             let at = At { direction: Direction::Out, on: via, received_on: Some(via) };
             let met = judge.world.decided(RuleKind::Nat, at, &entrance.redirected(neighbour), &[])?;
             if let Some(met) = met.filter(|met| !met.translates()) {
-                of_nat.push(constraint(called(&met, &order[1], &positions.nat), &met, translates.clone(), true));
+                of_nat.push(constraint(called(&met, &nats), &met, translates.clone(), true));
             }
         }
         let Some(outsider) = judge.survey(entrance)?.outsider() else { continue };
@@ -245,21 +228,21 @@ fn translation(
         };
         let ordinary = met_by(outsider.address, entrance.host.port())?;
         if let Some(met) = &ordinary {
-            let fits = called(met, &order[0], &positions.rdr);
+            let fits = called(met, &rdrs);
             of_rdr.push(constraint(fits, met, translates.clone(), !entrance.required));
         }
         // a source that is not redirected today
         for source in judge.sources.of(entrance.family()) {
             let Some(met) = met_by(source.address, entrance.host.port())? else { continue };
             if !met.translates() && !ordinary.is_some_and(|other| other.is(&met)) {
-                let after = positions.rdr.iter().map(|before| *before > order[0][met.at]).collect();
+                let after = rdrs.iter().map(|before| *before > met.at).collect();
                 of_rdr.push(constraint(after, &met, Does::RefusesSource, false));
             }
         }
         // a port that is not redirected to anybody
         for port in judge.world.ports(0) {
             if let Some(met) = met_by(outsider.address, port)?.filter(|met| !met.translates()) {
-                of_rdr.push(constraint(called(&met, &order[0], &positions.rdr), &met, translates.clone(), true));
+                of_rdr.push(constraint(called(&met, &rdrs), &met, translates.clone(), true));
             }
         }
     }

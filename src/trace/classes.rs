@@ -1,7 +1,8 @@
 //! What is to be known of the loaded rules rather than of a packet: the addresses and ports that they can distinguish, of which
 //! one of each class is enough, and the rules that match a packet, one by one, without states and without a path.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -91,27 +92,27 @@ impl World {
                 _ => seen.insert(("", *operand)),
             },
         ));
-        let mut changes: Vec<(u128, usize)> = vec![];
+        let mut changes: BTreeMap<u128, Vec<usize>> = [(0, vec![])].into();
         for (at, (path, operand)) in sets.iter().enumerate() {
-            changes.extend(self.lookup.edges(path, operand, family).into_iter().map(|edge| (edge, at)));
+            for edge in self.lookup.edges(path, operand, family) {
+                changes.entry(edge).or_default().push(at);
+            }
         }
-        changes.sort_unstable();
-        changes.dedup();
         // a pass over all addresses, from the lowest up: of each set, whether it holds the address, and the sum of those that do
         let mut inside = vec![false; sets.len()];
-        let mut sum = 0_u128;
+        let mut sum = 0;
         let mut by_sum: HashMap<u128, AddressClass> = HashMap::new();
-        let (mut parts, mut start) = (vec![], 0);
-        let mut changes = changes.into_iter().peekable();
-        loop {
-            while let Some((_, set)) = changes.next_if(|(at, _)| *at == start) {
-                let (path, operand) = sets[set];
+        let mut sums = BTreeMap::new();
+        let ends = changes.keys().skip(1).map(|next| next - 1).chain([highest(family)]);
+        for ((start, changed), last) in changes.iter().zip(ends) {
+            let start = *start;
+            for set in changed {
+                let (path, operand) = sets[*set];
                 let holds = operand.holds(path, address(family, start), false, None, &self.lookup) == Truth::Yes;
-                if std::mem::replace(&mut inside[set], holds) != holds {
-                    sum = if holds { sum.wrapping_add(spread(set)) } else { sum.wrapping_sub(spread(set)) };
+                if std::mem::replace(&mut inside[*set], holds) != holds {
+                    sum ^= spread(*set);
                 }
             }
-            let last = changes.peek().map_or(highest(family), |(next, _)| next - 1);
             let (length, shown) = (last - start, address(family, start + (last - start).min(77)));
             let new = AddressClass { address: shown, public: 0, size: 0, largest: (start, start) };
             let class = by_sum.entry(sum).or_insert(new);
@@ -122,16 +123,12 @@ impl World {
             if length > class.largest.1 - class.largest.0 {
                 (class.largest, class.address) = ((start, last), shown);
             }
-            parts.push((start, sum));
-            match changes.peek() {
-                Some((next, _)) => start = *next,
-                None => break,
-            }
+            sums.insert(start, sum);
         }
         // the first of those in a class is shown
         for shown in DOCUMENTATION.into_iter().rev().filter(|shown| Family::of(*shown) == family) {
-            let part = parts.partition_point(|(start, _)| *start <= number(shown));
-            if let Some(class) = parts.get(part.saturating_sub(1)).and_then(|(_, sum)| by_sum.get_mut(sum)) {
+            let part = sums.range(..=number(shown)).next_back();
+            if let Some(class) = part.and_then(|(_, sum)| by_sum.get_mut(sum)) {
                 class.address = shown;
             }
         }
@@ -351,14 +348,12 @@ impl Lookup {
     }
 }
 
-/// Distinct bits for each number: sums of different sets of them are different, but for one in 2^64 (splitmix64).
+/// Bits for each number: the sums (XOR) of different sets of numbers are different, but for one in 2^64.
 fn spread(number: usize) -> u128 {
-    let mix = |seed: u64| {
-        let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    let half = |which: u8| {
+        let mut hasher = DefaultHasher::new();
+        (which, number).hash(&mut hasher);
+        u128::from(hasher.finish())
     };
-    let number = number as u64 + 1;
-    u128::from(mix(number)) << 64 | u128::from(mix(number ^ 0x5555_5555_5555_5555))
+    half(0) << 64 | half(1)
 }

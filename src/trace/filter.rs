@@ -72,17 +72,19 @@ impl<'a> Test<'a, '_> {
         self.note_translation(before, &packet);
         let tag = kept.tag.or(packet.tag);
         let packet = Packet { tag, received_on: before.received_on, fib: kept.rtable.unwrap_or(before.fib), ..packet };
-        match kept.route {
-            _ if crossed => After::Crossed(packet),
-            Some((RouteKind::Packets, on)) if along => self.sent(packet, on),
-            Some((RouteKind::Replies, on)) if !along => self.sent(packet, on),
-            _ => After::Goes(packet),
-        }
+        self.after(packet, crossed, kept.route, along)
     }
 
-    fn sent(&mut self, packet: Packet, on: Interface) -> After {
-        self.run.note(format!("sent out by {on}, regardless of the routes"));
-        After::Sent { packet, on, tested: self.hook.direction == Direction::In }
+    /// `along` for a packet in the direction of the one that creates the state.
+    fn after(&mut self, packet: Packet, crossed: bool, route: Option<(RouteKind, Interface)>, along: bool) -> After {
+        match route.filter(|(kind, _)| (*kind == RouteKind::Packets) == along) {
+            _ if crossed => After::Crossed(packet),
+            Some((_, on)) => {
+                self.run.note(format!("sent out by {on}, regardless of the routes"));
+                After::Sent { packet, on, tested: self.hook.direction == Direction::In }
+            }
+            None => After::Goes(packet),
+        }
     }
 
     fn walk(&mut self, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
@@ -183,11 +185,7 @@ impl<'a> Test<'a, '_> {
             let bound = (keep.if_bound && !floats).then_some(self.hook.on);
             Kept { keep, anchor, number, text, bound, route, tag: packet.tag.clone(), rtable }
         });
-        let after = match route {
-            _ if crossed => After::Crossed(packet.clone()),
-            Some((RouteKind::Packets, on)) => self.sent(packet.clone(), on),
-            _ => After::Goes(packet.clone()),
-        };
+        let after = self.after(packet.clone(), crossed, route, true);
         Some((packet, state, after))
     }
 

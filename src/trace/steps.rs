@@ -1,8 +1,9 @@
 //! The report about a packet's path. Every path that it may take is followed, one run for each: if something cannot be decided, a
 //! run takes one answer, and the next run another. The result is what all runs agree on; otherwise it depends on their assumptions.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 use std::net::SocketAddr;
 
 use super::matching::Assumed;
@@ -110,7 +111,7 @@ pub(super) fn all_runs(mut run: impl FnMut(&mut Run) -> (Verdict, Delivered)) ->
 }
 
 /// The assumptions that make a difference: different answers lead to different ends.
-fn hangs_on<V: PartialEq>(
+fn hangs_on<V: Eq + Hash>(
     ends: &[RunEnd], what: impl Fn(&RunEnd) -> &V, counts: impl Fn(&Assumed) -> bool,
 ) -> Vec<String> {
     if ends.iter().all(|end| what(end) == what(&ends[0])) {
@@ -120,18 +121,15 @@ fn hangs_on<V: PartialEq>(
     let mut seen = HashSet::new();
     let names: Vec<&str> = assumed.map(|assumed| &*assumed.what).filter(|what| seen.insert(*what)).collect();
     let matters = |name: &&str| {
-        // the ends of each answer, without order and duplicates
-        let mut by_answer: BTreeMap<usize, Vec<&V>> = BTreeMap::new();
+        let mut by_answer: HashMap<usize, HashSet<&V>> = HashMap::new();
         for end in ends {
             if let Some(assumed) = end.assumed.iter().find(|assumed| assumed.what == *name) {
-                let found = by_answer.entry(assumed.answer).or_default();
-                if !found.contains(&what(end)) {
-                    found.push(what(end));
-                }
+                by_answer.entry(assumed.answer).or_default().insert(what(end));
             }
         }
-        let same = |a: &[&V], b: &[&V]| a.len() == b.len() && a.iter().all(|value| b.contains(value));
-        by_answer.values().zip(by_answer.values().skip(1)).any(|(a, b)| !same(a, b))
+        let mut found = by_answer.values();
+        let first = found.next();
+        found.any(|other| Some(other) != first)
     };
     let found: Vec<&str> = names.iter().copied().filter(matters).collect();
     // none alone: all of them together
