@@ -298,9 +298,8 @@ impl World {
             return Ok(Default::default());
         }
         let mut run = Run::default();
-        let (pf, lookup) = (&self.pf, &self.lookup);
-        let hook = Hook { direction: at.direction, on: at.on, lookup, states: &pf.states };
-        let mut walk = Walk { pf, hook, kind, run: &mut run, supposed: Some(held) };
+        let hook = Hook { direction: at.direction, on: at.on, lookup: &self.lookup, pf: &self.pf };
+        let mut walk = Walk { hook, kind, run: &mut run, supposed: Some(held) };
         let packet = Packet { received_on: at.received_on, ..packet.clone() };
         let met = walk.one_by_one(Branch::new(packet, false));
         match run.gave_up {

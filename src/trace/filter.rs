@@ -26,7 +26,6 @@ pub(super) enum After {
 }
 
 struct Test<'a, 'r> {
-    pf: &'a Pf,
     hook: Hook<'a>,
     run: &'r mut Run,
 }
@@ -45,8 +44,7 @@ impl Pf {
             return After::Goes(packet);
         }
         let before = packet.clone();
-        let hook = Hook { direction, on, lookup, states: &self.states };
-        let mut test = Test { pf: self, hook, run };
+        let mut test = Test { hook: Hook { direction, on, lookup, pf: self }, run };
         if let Some(state) = self.states.find(&mut packet, direction, on) {
             return test.by_state(state, &before, packet);
         }
@@ -88,8 +86,8 @@ impl<'a> Test<'a, '_> {
     }
 
     fn walk(&mut self, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
-        let supposed = self.pf.supposed.as_deref();
-        let all = Walk { pf: self.pf, hook: self.hook, kind, run: self.run, supposed }.run(start);
+        let supposed = self.hook.pf.supposed.as_deref();
+        let all = Walk { hook: self.hook, kind, run: self.run, supposed }.run(start);
         self.pick(all)
     }
 
@@ -123,7 +121,7 @@ impl<'a> Test<'a, '_> {
             let Action::Translate { kind, pool: Some(pool), pass } = &found.rule.action else { return None };
             let made = translate::by_rule(&branch.packet, *kind, pool, &found, self.hook);
             // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
-            let goes_on = self.pf.release == Release::V14 && matches!(made, Err(Untranslated::Failed));
+            let goes_on = self.hook.pf.release == Release::V14 && matches!(made, Err(Untranslated::Failed));
             let made = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
             translated = made != branch.packet;
             branch.packet = made;
@@ -138,7 +136,7 @@ impl<'a> Test<'a, '_> {
             }
             translated = branch.translated;
         }
-        let default_drops = passed_by.or(branch.found).is_none() && self.pf.default_to_drop;
+        let default_drops = passed_by.or(branch.found).is_none() && self.hook.pf.default_to_drop;
         if default_drops {
             self.run.steps.push(TraceStep::DefaultRule);
         }
@@ -165,7 +163,7 @@ impl<'a> Test<'a, '_> {
         packet.fib = rtable.unwrap_or(packet.fib);
         let route = filter.and_then(|found| self.route(&found));
         let keep = if passed_by.is_some() { Some(Keep::default()) } else { effects.keep };
-        if self.pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
+        if self.hook.pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
             self.run.note("pf answers the first packet itself, and connects to the target then");
         }
         if let Some(found) = filter.filter(|_| effects.divert.is_some()) {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::packet::{Packet, SYN};
-use super::state::States;
+use super::state::Pf;
 use crate::host::{Gateway, HostInterface, Interfaces, Listener};
 use crate::net::{Direction, Family, Interface, PerFamily, Protocol, is_link_local6};
 use crate::pfconf::address::{OfInterface, Operand, Operator, Part, Side, Table};
@@ -19,7 +19,7 @@ pub(super) struct Hook<'a> {
     pub direction: Direction,
     pub on: Interface,
     pub lookup: &'a Lookup,
-    pub states: &'a States,
+    pub pf: &'a Pf,
 }
 
 /// A rule that was found, and its ruleset.

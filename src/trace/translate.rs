@@ -82,7 +82,7 @@ fn round(networks: &[IpNet], known: &[IpAddr]) -> (Vec<IpAddr>, bool) {
 fn source(packet: &Packet, pool: &Pool, anchor: &str, hook: Hook<'_>) -> Made {
     let (addresses, more) = pool.possible(packet.family(), packet.from.ip(), anchor, hook)?;
     let made = addresses.into_iter().filter_map(|address| {
-        let port = source_port(packet, address, pool, hook.states)?;
+        let port = source_port(packet, address, pool, &hook.pf.states)?;
         Some(Packet { from: SocketAddr::new(address, port), ..packet.clone() })
     });
     let made: Vec<Packet> = made.collect();
@@ -212,7 +212,7 @@ pub(super) fn family(
         // the port is chosen among those of the new family
         let kept = if packet.protocol.with_ports() == Some(Protocol::Sctp) { (0, 0) } else { sources.ports };
         let pool = Pool { ports: kept, ..sources.clone() };
-        let port = source_port(&made, from, &pool, hook.states).ok_or(Untranslated::Failed)?;
+        let port = source_port(&made, from, &pool, &hook.pf.states).ok_or(Untranslated::Failed)?;
         made.from.set_port(port);
     }
     Ok(made)

@@ -4,7 +4,7 @@
 
 use super::matching::{Assumed, Found, Hook, Truth};
 use super::packet::{Packet, Release};
-use super::state::{Pf, Ruleset};
+use super::state::Ruleset;
 use super::steps::{Run, TraceStep};
 use super::translate::{self, UNKNOWN, Untranslated};
 use crate::pfconf::path::{self, Called};
@@ -138,7 +138,6 @@ impl<'a> Branch<'a> {
 }
 
 pub(super) struct Walk<'a, 'r> {
-    pub pf: &'a Pf,
     pub hook: Hook<'a>,
     pub kind: RuleKind,
     /// What was assumed at earlier interfaces; it is told what was looked at, and if there is too much to follow.
@@ -148,7 +147,7 @@ pub(super) struct Walk<'a, 'r> {
 
 impl<'a> Walk<'a, '_> {
     pub(super) fn run(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
-        match self.pf.rulesets.get_key_value("") {
+        match self.hook.pf.rulesets.get_key_value("") {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
             None => vec![start],
         }
@@ -157,7 +156,7 @@ impl<'a> Walk<'a, '_> {
     /// The rules that match, one rule of the main ruleset after the other. What cannot be decided must be
     /// [supposed](Walk::supposed), so that there is one branch; of the addresses of a pool the first one is used.
     pub(super) fn one_by_one(&mut self, start: Branch<'a>) -> Vec<Met<'a>> {
-        let Some((path, main)) = self.pf.rulesets.get_key_value("") else { return vec![] };
+        let Some((path, main)) = self.hook.pf.rulesets.get_key_value("") else { return vec![] };
         let mut met = vec![];
         let mut branch = start;
         for (at, rule) in main.of(self.kind).iter().enumerate() {
@@ -272,7 +271,7 @@ impl<'a> Walk<'a, '_> {
             return self.call(at, called, branch, next, depth);
         }
         branch.steps.push(TraceStep::Rule { anchor: at.anchor.to_owned(), text: rule.origin.text.to_string() });
-        let last_wins = self.pf.release == Release::V15;
+        let last_wins = self.hook.pf.release == Release::V15;
         match &rule.action {
             // 15 keeps what an earlier anchor found, and continues after this ruleset
             Action::Translate { pool: None, .. } if last_wins => branch.flow = Flow::EndOfRuleset,
@@ -330,7 +329,7 @@ impl<'a> Walk<'a, '_> {
     fn call(
         &mut self, at: Found<'a>, called: &'a str, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>, depth: usize,
     ) {
-        let (pf, v15) = (self.pf, self.pf.release == Release::V15);
+        let (pf, v15) = (self.hook.pf, self.hook.pf.release == Release::V15);
         if depth + 1 >= DEEPEST {
             // 15 leaves the ruleset, 14 skips the call
             if v15 {
