@@ -345,4 +345,4 @@ pub const PF_CONF: &str = "/etc/pf.conf";
 pub use lex::Statement;
 pub use names::icmp_type;
 pub use rule::RuleKind;
-pub use statements::{Outline, StatementKind};
+pub use statements::{Outline, Section};

@@ -13,53 +13,40 @@ use super::rule::{Action, Keep, On, Origin, Rule, RuleKind};
 use crate::error::quoted;
 use crate::net::{Direction, Family};
 
+/// The parts of a file, in their order (require-order of parse.y), and statements that are in none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatementKind {
-    Macro,
-    Option,
-    Table,
-    Ether,
-    Normalization,
-    Queueing,
+pub enum Section {
+    /// Also `include`: the statements of the file have their own sections.
+    Anywhere,
+    BeforeTranslation,
     Translation,
-    Call(RuleKind),
-    Antispoof,
-    Block,
-    Pass,
-    Match,
-    Include,
-    LoadAnchor,
+    Filter,
     /// The brace that closes the rules of an anchor.
     Close,
     Unknown,
 }
 
 impl Statement {
-    pub fn kind(&self) -> StatementKind {
-        if let [Token::Word(_) | Token::Quoted(_), Token::Sign("="), ..] = &self.tokens[..] {
-            return StatementKind::Macro;
-        }
+    pub fn section(&self) -> Section {
         match self.bare(0) {
-            "set" => StatementKind::Option,
-            "table" => StatementKind::Table,
-            "ether" => StatementKind::Ether,
-            "scrub" => StatementKind::Normalization,
-            "no" if self.bare(1) == "scrub" => StatementKind::Normalization,
-            "altq" | "queue" => StatementKind::Queueing,
-            "nat" | "rdr" | "binat" | "no" => StatementKind::Translation,
-            "nat-anchor" => StatementKind::Call(RuleKind::Nat),
-            "rdr-anchor" => StatementKind::Call(RuleKind::Rdr),
-            "binat-anchor" => StatementKind::Call(RuleKind::Binat),
-            "anchor" => StatementKind::Call(RuleKind::Filter),
-            "antispoof" => StatementKind::Antispoof,
-            "block" => StatementKind::Block,
-            "pass" => StatementKind::Pass,
-            "match" => StatementKind::Match,
-            "include" => StatementKind::Include,
-            "load" => StatementKind::LoadAnchor,
-            "}" => StatementKind::Close,
-            _ => StatementKind::Unknown,
+            _ if self.is_macro() => Section::Anywhere,
+            "table" | "include" | "load" => Section::Anywhere,
+            "set" | "ether" => Section::BeforeTranslation,
+            _ if self.is_of_traffic() => Section::BeforeTranslation,
+            "nat" | "rdr" | "binat" | "no" | "nat-anchor" | "rdr-anchor" | "binat-anchor" => Section::Translation,
+            "anchor" | "antispoof" | "block" | "pass" | "match" => Section::Filter,
+            "}" => Section::Close,
+            _ => Section::Unknown,
         }
+    }
+
+    fn is_macro(&self) -> bool {
+        matches!(&self.tokens[..], [Token::Word(_) | Token::Quoted(_), Token::Sign("="), ..])
+    }
+
+    /// Normalization and queueing, which change neither address nor verdict.
+    fn is_of_traffic(&self) -> bool {
+        matches!((self.bare(0), self.bare(1)), ("scrub" | "altq" | "queue", _) | ("no", "scrub"))
     }
 
     fn bare(&self, at: usize) -> &str {
@@ -82,7 +69,7 @@ impl Statement {
 
     /// Whether it calls kport's anchors from its position, for the rules of this kind.
     pub fn calls_kport(&self, kind: RuleKind) -> bool {
-        self.kind() == StatementKind::Call(kind) && self.called().is_some_and(|called| called.is_kport())
+        self.bare(0) == kind.call() && self.called().is_some_and(|called| called.is_kport())
     }
 
     /// Whether it calls each of kport's anchors by wildcard.
@@ -91,8 +78,8 @@ impl Statement {
     }
 
     fn called(&self) -> Option<Called> {
-        let [_, Token::Word(path) | Token::Quoted(path), ..] = &self.tokens[..] else { return None };
-        matches!(self.kind(), StatementKind::Call(_)).then(|| Called::resolve(&self.path, path))
+        let [Token::Word(call), Token::Word(path) | Token::Quoted(path), ..] = &self.tokens[..] else { return None };
+        call.ends_with("anchor").then(|| Called::resolve(&self.path, path))
     }
 }
 
@@ -202,10 +189,10 @@ impl Reader {
             statement.refused = read.as_ref().err().cloned();
             statement.rules = self.made.rules().len();
             last.clone_from(&statement.origin);
-            let (kind, opens) = (statement.kind(), statement.opens);
+            let (section, opens) = (statement.section(), statement.opens);
             each(statement);
             match read {
-                Err(why) if !self.is_outline || kind == StatementKind::Close => {
+                Err(why) if !self.is_outline || section == Section::Close => {
                     return Err(Failure { origin: last, why });
                 }
                 Err(_) if opens => self.open.push(None),
@@ -218,40 +205,40 @@ impl Reader {
     }
 
     fn next(&mut self, statement: &mut Statement) -> Read<()> {
-        let kind = statement.kind();
-        statement.depth = self.open.len().saturating_sub(usize::from(kind == StatementKind::Close));
+        let closes = statement.section() == Section::Close;
+        statement.depth = self.open.len().saturating_sub(usize::from(closes));
         statement.path = self.path();
         let statement = &*statement;
         let mut words = Words(&statement.tokens);
-        if kind == StatementKind::Close {
+        if closes {
             words.next()?;
             self.open.pop().ok_or("there is no { for this }")?;
             return words.end();
         }
-        if self.open.last() == Some(&None) && kind != StatementKind::Macro {
+        let is_macro = statement.is_macro() && !self.defaults.output;
+        if self.open.last() == Some(&None) && !is_macro {
             self.open.extend(statement.opens.then_some(None));
             return Ok(());
         }
-        match kind {
-            StatementKind::Macro if !self.defaults.output => self.macro_of(&statement.tokens),
-            StatementKind::Include => {
+        match statement.bare(0) {
+            _ if is_macro => self.macro_of(&statement.tokens),
+            _ if statement.is_of_traffic() => Ok(()),
+            "include" => {
                 words.next()?;
                 let file = words.text()?.to_owned();
                 words.end()?;
                 self.lexer.include(&file)
             }
-            StatementKind::Option => self.set(words),
-            StatementKind::Table => self.table(words),
-            StatementKind::LoadAnchor => self.load(words, statement),
-            StatementKind::Antispoof => self.antispoof(words, statement),
-            StatementKind::Ether => {
+            "set" => self.set(words),
+            "table" => self.table(words),
+            "load" => self.load(words, statement),
+            "antispoof" => self.antispoof(words, statement),
+            "ether" => {
                 self.open.extend(statement.opens.then_some(None));
                 self.made.ether.push(super::print::written(&statement.tokens));
                 Ok(())
             }
-            // they change neither address nor verdict
-            StatementKind::Normalization | StatementKind::Queueing => Ok(()),
-            StatementKind::Call(RuleKind::Filter) => self.anchor(statement),
+            "anchor" => self.anchor(statement),
             _ => {
                 let rules = conditions::rules(words, &statement.origin, &self.defaults)?;
                 self.add(rules)

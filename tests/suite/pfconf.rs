@@ -7,7 +7,7 @@ use kport::net::{Direction, Family, Protocol};
 use kport::pfconf::address::{OfInterface, Part};
 use kport::pfconf::flat;
 use kport::pfconf::nested::{ByChild, Children};
-use kport::pfconf::{Conf, Outline, RuleKind, StatementKind, names};
+use kport::pfconf::{Conf, Outline, RuleKind, Section, names};
 use kport::rule::{self, Address, Counters, Match, StateOptions};
 use proptest::proptest;
 
@@ -15,35 +15,35 @@ fn outline(text: &[u8]) -> Outline {
     Outline::of_text(text)
 }
 
-/// The kind of each statement, and its bytes.
-fn parts(text: &[u8]) -> Vec<(StatementKind, usize, usize, &[u8])> {
+/// The section of each statement, and its bytes.
+fn parts(text: &[u8]) -> Vec<(Section, usize, usize, &[u8])> {
     let outline = outline(text);
     assert_eq!(outline.broken, None);
-    outline.statements.iter().map(|s| (s.kind(), s.origin.line, s.depth, &text[s.bytes.clone()])).collect()
+    outline.statements.iter().map(|s| (s.section(), s.origin.line, s.depth, &text[s.bytes.clone()])).collect()
 }
 
 #[test]
 fn statements_have_their_bytes() {
-    use StatementKind::*;
+    use Section::*;
     let text = b"# caf\xe9\nx = \"{ 1 \\\n 2 }\"\n\n  set skip on lo0 # \xff\r\n\\\nscrub in\nnat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n\
         rdr-anchor \"kport/*\"\nanchor \"a\" {\n  block in quick\n anchor in {\n}\n}\n$x \nantispoof for em0\nfrob\npass label \"\xe9\"";
     assert_eq!(
         parts(text),
         [
-            (Macro, 2, 0, &b"x = \"{ 1 \\\n 2 }\"\n"[..]),
-            (Option, 5, 0, b"set skip on lo0 # \xff\r\n"),
-            (Normalization, 7, 0, b"scrub in\n"),
+            (Anywhere, 2, 0, &b"x = \"{ 1 \\\n 2 }\"\n"[..]),
+            (BeforeTranslation, 5, 0, b"set skip on lo0 # \xff\r\n"),
+            (BeforeTranslation, 7, 0, b"scrub in\n"),
             (Translation, 8, 0, b"nat on em0 from { 10/8,\n 192.168.0.1\n} -> (em0)\n"),
-            (Call(RuleKind::Rdr), 11, 0, b"rdr-anchor \"kport/*\"\n"),
-            (Call(RuleKind::Filter), 12, 0, b"anchor \"a\" {\n"),
-            (Block, 13, 1, b"block in quick\n"),
-            (Call(RuleKind::Filter), 14, 1, b"anchor in {\n"),
+            (Translation, 11, 0, b"rdr-anchor \"kport/*\"\n"),
+            (Filter, 12, 0, b"anchor \"a\" {\n"),
+            (Filter, 13, 1, b"block in quick\n"),
+            (Filter, 14, 1, b"anchor in {\n"),
             (Close, 15, 1, b"}\n"),
             (Close, 16, 0, b"}\n"),
             (Unknown, 17, 0, b"$x \n"),
-            (Antispoof, 18, 0, b"antispoof for em0\n"),
+            (Filter, 18, 0, b"antispoof for em0\n"),
             (Unknown, 19, 0, b"frob\n"),
-            (Pass, 20, 0, b"pass label \"\xe9\""),
+            (Filter, 20, 0, b"pass label \"\xe9\""),
         ]
     );
     let outline = outline(text);

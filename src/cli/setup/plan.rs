@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::host::Host;
 use crate::name::PARENT;
-use crate::pfconf::{Conf, Outline, RuleKind, Statement, StatementKind};
+use crate::pfconf::{Conf, Outline, RuleKind, Section, Statement};
 use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof};
 use crate::readiness::{CALLS, Wildcard, missing, wildcards};
 
@@ -66,27 +66,6 @@ pub fn turned(name: &str, text: &[u8], all: &[Wildcard]) -> (Vec<u8>, String) {
     (text, shown)
 }
 
-#[derive(PartialEq, Eq)]
-enum Section {
-    Anywhere,
-    BeforeTranslation,
-    Translation,
-    Filter,
-    Unknown,
-}
-
-fn section(kind: StatementKind) -> Section {
-    use StatementKind as Kind;
-    match kind {
-        // the statements of an included file have their own sections
-        Kind::Macro | Kind::Table | Kind::LoadAnchor | Kind::Include => Section::Anywhere,
-        Kind::Option | Kind::Ether | Kind::Normalization | Kind::Queueing => Section::BeforeTranslation,
-        Kind::Translation | Kind::Call(RuleKind::Nat | RuleKind::Rdr | RuleKind::Binat) => Section::Translation,
-        Kind::Call(RuleKind::Filter) | Kind::Antispoof | Kind::Block | Kind::Pass | Kind::Match => Section::Filter,
-        Kind::Close | Kind::Unknown => Section::Unknown,
-    }
-}
-
 /// A statement of the file, with the rules in its braces if it has any, or with those of the file that it includes.
 struct Top<'a> {
     statement: &'a Statement,
@@ -106,23 +85,20 @@ impl Top<'_> {
 fn tops<'a>(outline: &'a Outline, name: &str) -> Vec<Top<'a>> {
     let mut tops: Vec<Top<'_>> = vec![];
     for statement in &outline.statements {
-        let (kind, included) = (statement.kind(), *statement.origin.file != *name);
+        let (section, included) = (statement.section(), *statement.origin.file != *name);
         match tops.last_mut() {
-            Some(last) if included || statement.depth > 0 || kind == StatementKind::Close => {
+            Some(last) if included || statement.depth > 0 || section == Section::Close => {
                 last.rules = statement.rules;
-                if statement.depth == 0 && kind != StatementKind::Close {
-                    last.sections.push(section(kind));
+                if statement.depth == 0 && section != Section::Close {
+                    last.sections.push(section);
                 }
                 if !included {
                     last.end = statement.bytes.end;
                 }
             }
-            _ => tops.push(Top {
-                statement,
-                end: statement.bytes.end,
-                rules: statement.rules,
-                sections: vec![section(kind)],
-            }),
+            _ => {
+                tops.push(Top { statement, end: statement.bytes.end, rules: statement.rules, sections: vec![section] })
+            }
         }
     }
     tops
