@@ -177,11 +177,11 @@ impl Pfctl {
     }
 
     /// The same, for what is printed of all jails together, which has no limit: each line is read as it comes.
-    fn show_nested(&self, what: &[&str], texts: bool) -> Result<Option<ByChild>> {
-        let mut children = Children::new(texts);
+    fn show_nested(&self, what: &[&str]) -> Result<Option<ByChild>> {
+        let mut children = Children::default();
         let last = self.shown("*", what, |arguments| {
             // another try starts again
-            children = Children::new(texts);
+            children = Children::default();
             let line = &mut |line: &[u8]| children.line(&String::from_utf8_lossy(line));
             let mut ran = self.run(arguments, "", Some(line))?;
             // another try would not find what nodes call either
@@ -496,7 +496,7 @@ impl Firewall for Pfctl {
 
     /// Three runs if the main ruleset calls kport's anchors, and more for those that are not called.
     fn compare(&self, wanted: &[(Anchor, Vec<Rule>)]) -> Result<(Vec<bool>, Vec<String>)> {
-        let both = (self.show_nested(&["-sn", "-P"], true)?, self.show_nested(&["-sr", "-P"], true)?);
+        let both = (self.show_nested(&["-sn", "-P"])?, self.show_nested(&["-sr", "-P"])?);
         let (Some(translations), Some(filters)) = both else { return compare_one_by_one(self, wanted) };
         let holds = wanted.iter().map(|(anchor, rules)| {
             let shown = |found: &ByChild| {
@@ -532,7 +532,7 @@ impl Firewall for Pfctl {
 
     /// Two runs if the main ruleset calls kport's anchors: pfctl(8) shows everything that is called.
     fn loaded_all(&self, _: &[Anchor], counters: bool) -> Result<BTreeMap<String, Loaded>> {
-        let both = (self.show_nested(translations(counters), false)?, self.show_nested(&["-sr", "-P"], false)?);
+        let both = (self.show_nested(translations(counters))?, self.show_nested(&["-sr", "-P"])?);
         let (Some(translations), Some(filters)) = both else { return one_by_one(self, counters) };
         let mut all: BTreeMap<String, Loaded> = BTreeMap::new();
         for (child, translations) in translations {

@@ -10,8 +10,6 @@ pub type ByChild = Vec<(String, Vec<(String, Counters)>)>;
 /// The rules of each anchor that the first call of kport's anchors calls, in the order of the output.
 #[derive(Default)]
 pub struct Children {
-    /// Whether the texts of the rules are needed; otherwise they are empty.
-    texts: bool,
     found: Option<ByChild>,
     /// The calls around the line.
     calls: Vec<String>,
@@ -24,10 +22,6 @@ pub struct Children {
 }
 
 impl Children {
-    pub fn new(texts: bool) -> Children {
-        Children { texts, ..Children::default() }
-    }
-
     pub fn line(&mut self, line: &str) {
         let line = line.trim();
         if line == "}" {
@@ -46,7 +40,7 @@ impl Children {
                 ([], Some(child), Some(found)) => found.push((child.to_owned(), Vec::new())),
                 // a call is a rule as well
                 ([_], _, Some(found)) if !line.is_empty() => {
-                    found.last_mut().into_iter().for_each(|(_, rules)| add(line, rules, self.texts));
+                    found.last_mut().into_iter().for_each(|(_, rules)| add(line, rules));
                 }
                 _ => {}
             },
@@ -64,19 +58,15 @@ impl Children {
 /// The counters of each rule that pfctl(8) prints of one anchor.
 pub fn counters(shown: &str) -> Vec<Counters> {
     let mut rules = vec![];
-    shown.lines().for_each(|line| add(line.trim(), &mut rules, false));
+    shown.lines().for_each(|line| add(line.trim(), &mut rules));
     rules.into_iter().map(|(_, counters)| counters).collect()
 }
 
 /// Adds a rule, or with `-v` the counters of the last one.
-fn add(line: &str, rules: &mut Vec<(String, Counters)>, texts: bool) {
+fn add(line: &str, rules: &mut Vec<(String, Counters)>) {
     match line.strip_prefix("[ ") {
-        None => rules.push((if texts { line.to_owned() } else { String::new() }, Counters::default())),
-        Some(counted) => {
-            if let Some((_, last)) = rules.last_mut() {
-                read(counted, last);
-            }
-        }
+        None => rules.push((line.to_owned(), Counters::default())),
+        Some(counted) => rules.last_mut().into_iter().for_each(|(_, last)| read(counted, last)),
     }
 }
 
