@@ -1,5 +1,7 @@
 //! Names for numbers: protocols, services, ICMP types and codes, types of service, tcp flags; the keywords of pf.conf(5).
 
+use std::collections::HashMap;
+
 /// The number of a name, or a number as it is.
 fn named(table: &[(&str, u8)], text: &str) -> Option<u8> {
     let found = table.iter().find(|(name, _)| *name == text);
@@ -30,26 +32,6 @@ pub fn protocol_name(number: u8) -> String {
     name_of(PROTOCOLS, number)
 }
 
-/// The services(5) that are most common in rules. The others are read from /etc/services.
-#[rustfmt::skip]
-const SERVICES: &[(&str, u16)] = &[
-    ("tcpmux", 1), ("compressnet", 2), ("rje", 5), ("echo", 7), ("systat", 11), ("discard", 9), ("daytime", 13),
-    ("qotd", 17), ("chargen", 19), ("ftp-data", 20), ("ftp", 21), ("ssh", 22), ("telnet", 23), ("smtp", 25),
-    ("msg-icp", 29), ("time", 37), ("whois", 43), ("mpm-flags", 44), ("tacacs", 49), ("domain", 53), ("bootps", 67),
-    ("bootpc", 68), ("tftp", 69), ("gopher", 70), ("finger", 79), ("http", 80), ("www", 80), ("kerberos", 88),
-    ("pop3", 110), ("sunrpc", 111), ("rpcbind", 111), ("auth", 113), ("ident", 113), ("nntp", 119), ("ntp", 123),
-    ("epmap", 135), ("netbios-ns", 137), ("netbios-dgm", 138), ("netbios-ssn", 139), ("imap", 143), ("imap2", 143),
-    ("snmp", 161), ("snmptrap", 162), ("bgp", 179), ("irc", 194), ("pip", 321), ("ldap", 389), ("https", 443),
-    ("microsoft-ds", 445), ("submissions", 465), ("smtps", 465), ("isakmp", 500), ("exec", 512), ("biff", 512),
-    ("login", 513), ("shell", 514), ("syslog", 514), ("printer", 515), ("route", 520), ("router", 520),
-    ("dhcpv6-client", 546), ("dhcpv6-server", 547), ("rtsp", 554), ("nntps", 563), ("submission", 587), ("ipp", 631),
-    ("ldaps", 636), ("rsync", 873), ("ftps-data", 989), ("ftps", 990), ("telnets", 992), ("imaps", 993), ("ircs", 994),
-    ("pop3s", 995), ("socks", 1080), ("openvpn", 1194), ("radius", 1812), ("radius-acct", 1813), ("nfsd", 2049),
-    ("nfs", 2049), ("squid", 3128), ("mysql", 3306), ("rdp", 3389), ("svn", 3690), ("ipsec-msft", 4500),
-    ("ipsec-nat-t", 4500), ("sip", 5060), ("sips", 5061), ("personal-agent", 5555), ("postgresql", 5432), ("rfb", 5900),
-    ("x11", 6000), ("ircd", 6667), ("ircu", 6667), ("spamd", 783), ("http-alt", 8080), ("git", 9418),
-];
-
 /// A number, also in hexadecimal (atoul in parse.y).
 pub fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
@@ -58,16 +40,17 @@ pub fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// The port of a service; `table` is the text of services(5), if it can be read.
-pub fn service(name: &str, table: impl FnOnce() -> Option<String>) -> Option<u16> {
-    let known = SERVICES.iter().find(|(service, _)| *service == name).map(|(_, port)| *port);
-    known.or_else(|| {
-        table()?.lines().find_map(|line| {
-            let mut words = line.split('#').next()?.split_whitespace();
-            let (service, port) = (words.next()?, words.next()?);
-            (service == name || words.any(|alias| alias == name)).then(|| port.split('/').next()?.parse().ok())?
-        })
-    })
+/// The services of a text of services(5), with their other names; of several ports of a name the first.
+pub fn services(text: &str) -> HashMap<String, u16> {
+    let mut all = HashMap::new();
+    for line in text.lines() {
+        let (entry, _) = line.split_once('#').unwrap_or((line, ""));
+        let mut words = entry.split_whitespace();
+        let name = words.next();
+        let Some(port) = words.next().and_then(|port| port.split('/').next()?.parse().ok()) else { continue };
+        name.into_iter().chain(words).for_each(|name| _ = all.entry(name.to_owned()).or_insert(port));
+    }
+    all
 }
 
 /// icmp_type and icmp6_type of sbin/pfctl/pfctl_parser.c.

@@ -1,6 +1,8 @@
 //! The words of a statement, and what it is made of: addresses, ports, pools.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -229,11 +231,12 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
 
-/// A port by number or name; services(5) is read if possible.
+/// A port by number or name.
 fn port(text: &str) -> Read<u16> {
-    let table = || std::fs::read_to_string("/etc/services").ok();
+    static SERVICES: LazyLock<HashMap<String, u16>> =
+        LazyLock::new(|| names::services(&std::fs::read_to_string("/etc/services").unwrap_or_default()));
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
-    let found = number.or_else(|| names::service(text, table).filter(|_| !text.is_empty()));
+    let found = number.or_else(|| SERVICES.get(text).copied());
     let unknown = || format!("port {}, neither a number nor a service of services(5), is not known", quoted(text));
     found.ok_or_else(unknown)
 }

@@ -217,8 +217,7 @@ impl Judge {
     pub fn statement(&self, met: &Met<'_>) -> Origin {
         // rules that a program has loaded, or may load, are the call's
         let of_file = |rule: &&Rule| rule.origin.line > 0 && !rule.origin.file.is_empty();
-        let main = self.world.main_rule(met.rule.action.kind(), met.at);
-        Some(met.rule).filter(of_file).or(main).unwrap_or(met.rule).origin.seen_from(&self.main)
+        Some(met.rule).filter(of_file).unwrap_or(met.main).origin.seen_from(&self.main)
     }
 }
 

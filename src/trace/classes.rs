@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::matching::{Hook, Lookup, Truth, address, number};
 use super::packet::Packet;
-use super::state::Ruleset;
 use super::steps::Run;
 use super::walk::{Branch, Met, Walk};
 use super::world::World;
@@ -155,7 +153,7 @@ impl World {
     }
 
     pub fn rules(&self) -> impl Iterator<Item = (&str, &Rule)> {
-        self.pf.rulesets.iter().flat_map(|(path, rules)| rules.all().map(move |rule| (path.as_str(), rule)))
+        self.pf.rulesets.iter().flat_map(|(path, rules)| rules.iter().map(move |rule| (path.as_str(), rule)))
     }
 
     /// The networks of the host, its addresses, and those of its jails.
@@ -275,13 +273,7 @@ impl World {
 
     pub fn load_more(&mut self, path: &str, more: &Conf) {
         let old = self.pf.rulesets.get(path).cloned().unwrap_or_default();
-        let all = Ruleset::new(old.all().chain(more.rules()).cloned());
-        self.pf.rulesets.insert(path.to_owned(), Arc::new(all));
-    }
-
-    /// A rule of the main ruleset, by its number among those of its kind.
-    pub fn main_rule(&self, kind: RuleKind, number: usize) -> Option<&Rule> {
-        self.pf.rulesets.get("")?.of(kind).get(number)
+        self.pf.rulesets.insert(path.to_owned(), old.iter().chain(more.rules()).cloned().collect());
     }
 
     pub fn decided(&self, kind: RuleKind, at: At, packet: &Packet, held: &[String]) -> Result<Option<Met<'_>>> {

@@ -25,11 +25,6 @@ pub(super) enum After {
     Crossed(Packet),
 }
 
-struct Test<'a, 'r> {
-    hook: Hook<'a>,
-    run: &'r mut Run,
-}
-
 impl Pf {
     pub(super) fn test(
         &mut self, mut packet: Packet, (direction, on): (Direction, Interface), lookup: &Lookup, run: &mut Run,
@@ -44,7 +39,8 @@ impl Pf {
             return After::Goes(packet);
         }
         let before = packet.clone();
-        let mut test = Test { hook: Hook { direction, on, lookup, pf: self }, run };
+        let hook = Hook { direction, on, lookup, pf: self };
+        let mut test = Walk { hook, kind: RuleKind::Filter, run, supposed: self.supposed.as_deref() };
         if let Some(state) = self.states.find(&mut packet, direction, on) {
             return test.by_state(state, &before, packet);
         }
@@ -63,7 +59,7 @@ impl Pf {
 /// The packet that the rules pass, the state to create, and what becomes of the packet.
 type Passed = (Packet, Option<Kept>, After);
 
-impl<'a> Test<'a, '_> {
+impl<'a> Walk<'a, '_> {
     /// Translates, tags and routes the packet as the state does.
     fn by_state(&mut self, FoundState { kept, along, crossed }: FoundState, before: &Packet, packet: Packet) -> After {
         self.run.steps.push(TraceStep::State { anchor: kept.anchor, text: kept.text.to_string() });
@@ -86,8 +82,8 @@ impl<'a> Test<'a, '_> {
     }
 
     fn walk(&mut self, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
-        let supposed = self.hook.pf.supposed.as_deref();
-        let all = Walk { hook: self.hook, kind, run: self.run, supposed }.run(start);
+        self.kind = kind;
+        let all = self.branches(start);
         self.pick(all)
     }
 
@@ -115,41 +111,38 @@ impl<'a> Test<'a, '_> {
             }
         }
         // the packet keeps a translation rule's tag, whatever the filter rules decide
-        let mut passed_by = None;
-        let mut translated = false;
+        let mut passes = false;
         if let Some(found) = branch.found {
             let Action::Translate { kind, pool: Some(pool), pass } = &found.rule.action else { return None };
             let made = translate::by_rule(&branch.packet, *kind, pool, &found, self.hook);
             // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
             let goes_on = self.hook.pf.release == Release::V14 && matches!(made, Err(Untranslated::Failed));
             let made = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
-            translated = made != branch.packet;
+            branch.translated = made != branch.packet;
             branch.packet = made;
             self.note_translation(packet, &branch.packet);
-            passed_by = Some(found).filter(|_| *pass && translated);
+            passes = *pass && branch.translated;
         }
-        if passed_by.is_none() {
-            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet, translated));
+        if !passes {
+            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet, branch.translated));
             if let Some(why) = branch.failed {
                 self.run.note(why);
                 return None;
             }
-            translated = branch.translated;
         }
-        let default_drops = passed_by.or(branch.found).is_none() && self.hook.pf.default_to_drop;
+        let found = branch.found;
+        let default_drops = found.is_none() && self.hook.pf.default_to_drop;
         if default_drops {
             self.run.steps.push(TraceStep::DefaultRule);
         }
-        let filter = branch.found.filter(|_| passed_by.is_none());
+        let filter = found.filter(|_| !passes);
         if default_drops || filter.is_some_and(|found| found.rule.action == Action::Block) {
             self.run.steps.push(TraceStep::Verdict("blocked".to_owned()));
             return None;
         }
-        let found = passed_by.or(filter);
         let nothing = Effects::default();
         let effects = filter.map_or(&nothing, |found| &*found.rule.effects);
-        let mut packet = branch.packet;
-        let mut crossed = false;
+        let (mut packet, mut translated, mut crossed) = (branch.packet, branch.translated, false);
         if let Some(found) = filter {
             let made = self.filter_translation(&found, &packet, translated)?;
             translated |= (made.from, made.to) != (packet.from, packet.to);
@@ -162,7 +155,7 @@ impl<'a> Test<'a, '_> {
         let rtable = effects.rtable.or(branch.rtable);
         packet.fib = rtable.unwrap_or(packet.fib);
         let route = filter.and_then(|found| self.route(&found));
-        let keep = if passed_by.is_some() { Some(Keep::default()) } else { effects.keep };
+        let keep = if passes { Some(Keep::default()) } else { effects.keep };
         if self.hook.pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
             self.run.note("pf answers the first packet itself, and connects to the target then");
         }

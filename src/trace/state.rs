@@ -6,40 +6,14 @@ use std::sync::Arc;
 
 use super::packet::{IpProtocol, Packet, Release};
 use crate::net::{Direction, Interface};
-use crate::pfconf::rule::{Keep, RouteKind, Rule, RuleKind};
-
-/// The rules of one anchor, or of the main ruleset, by kind.
-#[derive(Clone, Debug, Default)]
-pub struct Ruleset([Vec<Rule>; 4]);
-
-impl Ruleset {
-    pub(super) fn new(rules: impl IntoIterator<Item = Rule>) -> Ruleset {
-        let mut made = Ruleset::default();
-        for rule in rules {
-            made.0[rule.action.kind() as usize].push(rule);
-        }
-        made
-    }
-
-    pub(super) fn all(&self) -> impl Iterator<Item = &Rule> {
-        self.0.iter().flatten()
-    }
-
-    pub(super) fn of_mut(&mut self, kind: RuleKind) -> &mut [Rule] {
-        &mut self.0[kind as usize]
-    }
-
-    pub(super) fn of(&self, kind: RuleKind) -> &[Rule] {
-        &self.0[kind as usize]
-    }
-}
+use crate::pfconf::rule::{Keep, RouteKind, Rule};
 
 #[derive(Clone, Debug, Default)]
 pub struct Pf {
     pub enabled: bool,
     pub release: Release,
     /// By path, the main one's empty, in the order in which pf walks the children of a wildcard call.
-    pub(super) rulesets: BTreeMap<String, Arc<Ruleset>>,
+    pub(super) rulesets: BTreeMap<String, Arc<[Rule]>>,
     pub(super) skip: Vec<String>,
     pub(super) syncookies: bool,
     /// `net.pf.default_to_drop` of 14 and later: the default rule, which decides about a packet that no rule matches, blocks.

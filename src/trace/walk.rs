@@ -4,7 +4,6 @@
 
 use super::matching::{Assumed, Found, Hook, Truth};
 use super::packet::{Packet, Release};
-use super::state::Ruleset;
 use super::steps::{Run, TraceStep};
 use super::translate::{self, UNKNOWN, Untranslated};
 use crate::pfconf::path::{self, Called};
@@ -40,7 +39,8 @@ impl Found<'_> {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Met<'a> {
-    /// The rule of the main ruleset by which it was reached, by its number among those of its kind: itself, or a call.
+    /// The rule of the main ruleset by which it was reached, itself or a call; and its number among those of its kind.
+    pub main: &'a Rule,
     pub at: usize,
     pub anchor: &'a str,
     pub number: usize,
@@ -146,7 +146,7 @@ pub(super) struct Walk<'a, 'r> {
 }
 
 impl<'a> Walk<'a, '_> {
-    pub(super) fn run(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
+    pub(super) fn branches(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
         match self.hook.pf.rulesets.get_key_value("") {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
             None => vec![start],
@@ -159,20 +159,20 @@ impl<'a> Walk<'a, '_> {
         let Some((path, main)) = self.hook.pf.rulesets.get_key_value("") else { return vec![] };
         let mut met = vec![];
         let mut branch = start;
-        for (at, rule) in main.of(self.kind).iter().enumerate() {
+        for (at, main) in of_kind(main, self.kind).enumerate() {
             let mut next = vec![];
             let tag = branch.packet.tag.clone();
-            self.rule(Found { anchor: path, number: at, rule }, branch, &mut next, 0);
+            self.rule(Found { anchor: path, number: at, rule: main }, branch, &mut next, 0);
             branch = next.swap_remove(0);
             let (tags, last) = (branch.packet.tag != tag, branch.flow != Flow::On);
             match branch.found.take() {
                 Some(Found { anchor, number, rule }) => {
-                    met.push(Met { at, anchor, number, rule, decides: true, tags, last });
+                    met.push(Met { main, at, anchor, number, rule, decides: true, tags, last });
                 }
                 // `no rdr` finds no rule; 15 keeps what an earlier anchor found
                 None if last || tags => {
                     let decides = self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
-                    met.push(Met { at, anchor: path, number: at, rule, decides, tags, last });
+                    met.push(Met { main, at, anchor: path, number: at, rule: main, decides, tags, last });
                 }
                 None => {}
             }
@@ -184,9 +184,9 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn ruleset(
-        &mut self, path: &'a str, rules: &'a Ruleset, mut live: Vec<Branch<'a>>, depth: usize,
+        &mut self, path: &'a str, rules: &'a [Rule], mut live: Vec<Branch<'a>>, depth: usize,
     ) -> Vec<Branch<'a>> {
-        for (number, rule) in rules.of(self.kind).iter().enumerate() {
+        for (number, rule) in of_kind(rules, self.kind).enumerate() {
             if live.iter().all(|branch| branch.flow != Flow::On) || self.run.gave_up.is_some() {
                 break;
             }
@@ -375,6 +375,10 @@ impl<'a> Walk<'a, '_> {
         }
         next.append(&mut live);
     }
+}
+
+pub(super) fn of_kind(rules: &[Rule], kind: RuleKind) -> impl Iterator<Item = &Rule> {
+    rules.iter().filter(move |rule| rule.action.kind() == kind)
 }
 
 /// A branch for each packet that a pool gives.

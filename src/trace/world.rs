@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::matching::{Lookup, is_loopback};
-use super::state::{Pf, Ruleset};
+use super::state::Pf;
 use super::{Party, Release};
 use crate::calls::{self, Entry};
 use crate::error::{Error, Kind, Result, error};
@@ -17,7 +17,6 @@ use crate::net::{Family, Interface, PerFamily};
 use crate::pf::Firewall;
 use crate::pfconf::Conf;
 use crate::pfconf::path::Called;
-use crate::pfconf::rule::RuleKind;
 use crate::rule::Rule;
 
 /// The beginning of the message about a file that pfctl(8) would refuse.
@@ -212,7 +211,7 @@ impl World {
         for (below, rules) in &conf.rulesets {
             let full = if below.is_empty() { path.to_owned() } else { Called::resolve(path, below).path };
             if !rules.is_empty() {
-                self.pf.rulesets.insert(full.clone(), Arc::new(Ruleset::new(rules.clone())));
+                self.pf.rulesets.insert(full.clone(), rules.as_slice().into());
                 made.push(full);
             }
         }
@@ -240,7 +239,7 @@ impl World {
     pub fn without_quick_kport(&self) -> World {
         let mut made = self.clone();
         if let Some(main) = made.pf.rulesets.get_mut("") {
-            for rule in Arc::make_mut(main).of_mut(RuleKind::Filter) {
+            for rule in Arc::make_mut(main) {
                 rule.quick &= !rule.calls_kport();
             }
         }

@@ -349,11 +349,11 @@ fn the_keywords_are_sorted() {
 
 #[test]
 fn names_and_numbers() {
-    use names::{flag_letters, flags, icmp_code, protocol, service, tos};
+    use names::{flag_letters, flags, icmp_code, protocol, services, tos};
     assert_eq!((protocol("tcp"), protocol("103"), protocol("0"), protocol("x")), (Some(6), Some(103), None, None));
     assert_eq!((flags("SA"), flags("X"), flag_letters(0x12)), (Some(0x12), None, "SA".to_owned()));
     assert_eq!((icmp_code(3, "port-unr", false), icmp_code(1, "port-unr", true)), (Some(3), Some(4)));
-    let table = || Some("# x\nkpasswd 464/tcp kpwd # change\n".to_owned());
-    assert_eq!((service("ssh", table), service("kpwd", table), service("none", table)), (Some(22), Some(464), None));
+    let services = services("# x\nkpasswd 464/tcp kpwd # change\nnone\n\nkpwd 1/udp\n");
+    assert_eq!(services, [("kpasswd".to_owned(), 464), ("kpwd".to_owned(), 464)].into());
     assert_eq!((tos("lowdelay"), tos("0x2c"), tos("300")), (Some(0x10), Some(0x2c), None));
 }
