@@ -62,12 +62,12 @@ impl Operand {
     }
 }
 
-/// An operator of ports and of users, with its two numbers (pf_match in sys/netpfil/pf/pf.c).
+/// An operator of ports and of users, with its two numbers or names (pf_match in sys/netpfil/pf/pf.c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared<N> {
     pub operator: Operator,
     pub a: N,
-    /// 0 for operators with one number.
+    /// 0, or empty, for operators with one.
     pub b: N,
 }
 

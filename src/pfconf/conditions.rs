@@ -115,7 +115,7 @@ fn action(word: &str) -> Option<Action> {
 
 /// The rule of a line of which only the action is known; `None` if not even that is.
 pub(super) fn unknown(line: &str) -> Option<Rule> {
-    let (first, rest) = line.trim().split_once(' ')?;
+    let (first, rest) = line.trim().split_once(char::is_whitespace)?;
     let mut rule = Rule::new(Origin { text: line.trim().into(), ..Origin::default() }, action(first)?);
     rule.when.unknown = Some(rest.to_owned());
     Some(rule)
@@ -157,7 +157,10 @@ pub(super) fn conditions(mut words: Words<'_>, mut rule: Rule, defaults: &Defaul
         && pool.addresses.is_empty()
         && rule.when.unknown.is_none()
     {
-        return Err("expected ->".into());
+        if !defaults.output {
+            return Err("expected ->".into());
+        }
+        rule.when.unknown = Some("->".to_owned());
     }
     let stateful = rule.action == Action::Pass;
     rule.effects.keep = match said.keep {

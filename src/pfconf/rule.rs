@@ -108,7 +108,8 @@ impl Owner {
     /// An owner by number; the last one is `unknown` (UID_MAX and GID_MAX in sbin/pfctl/parse.y).
     pub fn number(Compared { operator, a, b }: Compared<u32>) -> Owner {
         let unknown = a == u32::MAX && matches!(operator, Operator::Equal | Operator::NotEqual);
-        Owner { operator, a: if unknown { "unknown".to_owned() } else { a.to_string() }, b: b.to_string() }
+        let a = if unknown { "unknown".to_owned() } else { a.to_string() };
+        Owner { operator, a, b: if operator.takes_two() { b.to_string() } else { String::new() } }
     }
 }
 

@@ -83,7 +83,7 @@ fn owner_of(owner: Option<&Owner>) -> Value {
         None => (0, [0, 0]),
         Some(Owner { operator, a, b }) => {
             let a = if a == "unknown" { u32::MAX } else { a.parse().unwrap() };
-            (op(*operator), [a, b.parse().unwrap()])
+            (op(*operator), [a, b.parse().unwrap_or(0)])
         }
     };
     Value::List(List::new().with("uid", Value::Numbers(ids.map(u64::from).to_vec())).with("op", number(op)))
