@@ -291,9 +291,9 @@ impl World {
         }
         let mut run = Run::default();
         let hook = Hook { direction: at.direction, on: at.on, lookup: &self.lookup, pf: &self.pf };
-        let mut walk = Walk { hook, kind, run: &mut run, supposed: Some(held) };
         let packet = Packet { received_on: at.received_on, ..packet.clone() };
-        let met = walk.one_by_one(Branch::new(packet, false));
+        let mut walk = Walk { hook, before: &packet, kind, run: &mut run, supposed: Some(held) };
+        let met = walk.one_by_one(Branch::new(packet.clone()));
         match run.gave_up {
             None => Ok((met, run.undecided)),
             Some(why) => Err(error!(Unsupported, "the ruleset cannot be judged: {why}")),

@@ -40,11 +40,12 @@ impl Pf {
         }
         let before = packet.clone();
         let hook = Hook { direction, on, lookup, pf: self };
-        let mut test = Walk { hook, kind: RuleKind::Filter, run, supposed: self.supposed.as_deref() };
+        let supposed = self.supposed.as_deref();
+        let mut walk = Walk { hook, before: &before, kind: RuleKind::Filter, run, supposed };
         if let Some(state) = self.states.find(&mut packet, direction, on) {
-            return test.by_state(state, &before, packet);
+            return walk.by_state(state, packet);
         }
-        let Some((packet, state, after)) = test.rules(&packet) else { return After::Dropped };
+        let Some((packet, state, after)) = walk.rules() else { return After::Dropped };
         if let Some(kept) = state
             && let Err(limit) = self.states.insert((&before, &packet), direction, kept)
         {
@@ -61,18 +62,18 @@ type Passed = (Packet, Option<Kept>, After);
 
 impl<'a> Walk<'a, '_> {
     /// Translates, tags and routes the packet as the state does.
-    fn by_state(&mut self, FoundState { kept, along, crossed }: FoundState, before: &Packet, packet: Packet) -> After {
+    fn by_state(&mut self, FoundState { kept, along }: FoundState, packet: Packet) -> After {
         self.run.steps.push(TraceStep::State { anchor: kept.anchor, text: kept.text.to_string() });
-        self.note_translation(before, &packet);
-        let tag = kept.tag.or(packet.tag);
-        let packet = Packet { tag, received_on: before.received_on, fib: kept.rtable.unwrap_or(before.fib), ..packet };
-        self.after(packet, crossed, kept.route, along)
+        self.note_translation(&packet);
+        let (tag, fib) = (kept.tag.or(packet.tag), kept.rtable.unwrap_or(self.before.fib));
+        let packet = Packet { tag, received_on: self.before.received_on, fib, ..packet };
+        self.after(packet, kept.route, along)
     }
 
     /// `along` for a packet in the direction of the one that creates the state.
-    fn after(&mut self, packet: Packet, crossed: bool, route: Option<(RouteKind, Interface)>, along: bool) -> After {
+    fn after(&mut self, packet: Packet, route: Option<(RouteKind, Interface)>, along: bool) -> After {
         match route.filter(|(kind, _)| (*kind == RouteKind::Packets) == along) {
-            _ if crossed => After::Crossed(packet),
+            _ if self.is_crossed(&packet) => After::Crossed(packet),
             Some((_, on)) => {
                 self.run.note(format!("sent out by {on}, regardless of the routes"));
                 After::Sent { packet, on, tested: self.hook.direction == Direction::In }
@@ -97,15 +98,15 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// What the rules decide about a packet without a state; `None` if it is dropped.
-    fn rules(&mut self, packet: &Packet) -> Option<Passed> {
+    fn rules(&mut self) -> Option<Passed> {
         let direction = self.hook.direction;
         let kinds = match direction {
             Direction::In => [RuleKind::Rdr, RuleKind::Binat],
             Direction::Out => [RuleKind::Binat, RuleKind::Nat],
         };
-        let mut branch = Branch::new(packet.clone(), false);
+        let mut branch = Branch::new(self.before.clone());
         for kind in kinds {
-            branch = self.walk(kind, Branch::new(branch.packet, false));
+            branch = self.walk(kind, Branch::new(branch.packet));
             if branch.found.is_some() {
                 break;
             }
@@ -117,14 +118,12 @@ impl<'a> Walk<'a, '_> {
             let made = translate::by_rule(&branch.packet, *kind, pool, &found, self.hook);
             // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
             let goes_on = self.hook.pf.release == Release::V14 && matches!(made, Err(Untranslated::Failed));
-            let made = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
-            branch.translated = made != branch.packet;
-            branch.packet = made;
-            self.note_translation(packet, &branch.packet);
-            passes = *pass && branch.translated;
+            branch.packet = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
+            self.note_translation(&branch.packet);
+            passes = *pass && self.is_translated(&branch.packet);
         }
         if !passes {
-            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet, branch.translated));
+            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet));
             if let Some(why) = branch.failed {
                 self.run.note(why);
                 return None;
@@ -142,13 +141,10 @@ impl<'a> Walk<'a, '_> {
         }
         let nothing = Effects::default();
         let effects = filter.map_or(&nothing, |found| &*found.rule.effects);
-        let (mut packet, mut translated, mut crossed) = (branch.packet, branch.translated, false);
-        if let Some(found) = filter {
-            let made = self.filter_translation(&found, &packet, translated)?;
-            translated |= (made.from, made.to) != (packet.from, packet.to);
-            crossed = made.family() != packet.family();
-            packet = made;
-        }
+        let mut packet = match filter {
+            Some(found) => self.filter_translation(&found, branch.packet)?,
+            None => branch.packet,
+        };
         if let Some(limit) = [effects.max_pkt_size, branch.max_pkt_size].into_iter().find(|limit| *limit > 0) {
             self.run.note(format!("packets longer than {limit} bytes are dropped"));
         }
@@ -165,18 +161,18 @@ impl<'a> Walk<'a, '_> {
         if found.is_some_and(|found| found.rule.once) {
             self.run.note("once: pf removes the rule after this packet");
         }
-        let state = (!packet.is_icmp_error() && (keep.is_some() || translated)).then(|| {
+        let state = (!packet.is_icmp_error() && (keep.is_some() || self.is_translated(&packet))).then(|| {
             let keep = keep.unwrap_or_default();
             let (anchor, number, text) = match found {
                 Some(found) => (found.anchor.to_owned(), found.number, found.rule.origin.text.clone()),
                 None => (String::new(), usize::MAX, "no rule".into()),
             };
             // the answer to a packet with a route comes in on another interface (BOUND_IFACE in sys/netpfil/pf/pf.c)
-            let floats = crossed || matches!(route, Some((RouteKind::Replies, _)));
+            let floats = self.is_crossed(&packet) || matches!(route, Some((RouteKind::Replies, _)));
             let bound = (keep.if_bound && !floats).then_some(self.hook.on);
             Kept { keep, anchor, number, text, bound, route, tag: packet.tag.clone(), rtable }
         });
-        let after = self.after(packet.clone(), crossed, route, true);
+        let after = self.after(packet.clone(), route, true);
         Some((packet, state, after))
     }
 
@@ -189,7 +185,7 @@ impl<'a> Walk<'a, '_> {
     fn made(&mut self, found: &Found<'a>, made: Made) -> Option<Packet> {
         match made {
             Ok((packets, more)) => {
-                let start = Branch::new(packets[0].clone(), false);
+                let start = Branch::new(packets[0].clone());
                 return Some(self.pick(taken(found, start, packets, more)).packet);
             }
             Err(Untranslated::Failed) => self.run.note(NO_ADDRESS),
@@ -199,19 +195,19 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// `nat-to`, `rdr-to` and `af-to` of the rule that passes the packet.
-    fn filter_translation(&mut self, found: &Found<'a>, packet: &Packet, translated: bool) -> Option<Packet> {
+    fn filter_translation(&mut self, found: &Found<'a>, packet: Packet) -> Option<Packet> {
         let effects = &found.rule.effects;
         let made = match (&effects.af_to, effects.translation()) {
-            (None, None) => return Some(packet.clone()),
-            _ if translated => {
+            (None, None) => return Some(packet),
+            _ if self.is_translated(&packet) => {
                 self.run.note("translated twice, and dropped");
                 return None;
             }
-            (Some(af_to), _) => translate::family(packet, af_to, found, self.hook).map(|made| (vec![made], false)),
-            (None, Some((kind, pool))) => translate::by_rule(packet, kind, pool, found, self.hook),
+            (Some(af_to), _) => translate::family(&packet, af_to, found, self.hook).map(|made| (vec![made], false)),
+            (None, Some((kind, pool))) => translate::by_rule(&packet, kind, pool, found, self.hook),
         };
         let made = self.made(found, made)?;
-        self.note_translation(packet, &made);
+        self.note_translation(&made);
         Some(made)
     }
 
@@ -242,9 +238,14 @@ impl<'a> Walk<'a, '_> {
         Some((*kind, on))
     }
 
-    fn note_translation(&mut self, before: &Packet, after: &Packet) {
-        if (before.from, before.to) != (after.from, after.to) {
-            self.run.steps.push(TraceStep::Translated(after.clone()));
+    fn note_translation(&mut self, packet: &Packet) {
+        if self.is_translated(packet) {
+            self.run.steps.push(TraceStep::Translated(packet.clone()));
         }
+    }
+
+    /// Whether it has another family now: `af-to`.
+    fn is_crossed(&self, packet: &Packet) -> bool {
+        packet.family() != self.before.family()
     }
 }

@@ -79,7 +79,6 @@ pub(super) struct FoundState {
     pub kept: Kept,
     /// The packet has the direction of the one that created the state.
     pub along: bool,
-    pub crossed: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,7 +110,7 @@ impl States {
             let icmp = before.answer().and_then(|answer| answer.icmp);
             Packet { flags, from: before.to, to: before.from, icmp, ..before.clone() }
         };
-        Some(FoundState { along, crossed: true, ..state.found(direction) })
+        Some(FoundState { along, kept: state.kept.clone() })
     }
 
     /// The state of an ICMP error: that of its inner packet, which goes the other way (pf_test_state_icmp).
@@ -189,7 +188,7 @@ impl State {
     }
 
     fn found(&self, direction: Direction) -> FoundState {
-        FoundState { kept: self.kept.clone(), along: self.direction == direction, crossed: false }
+        FoundState { kept: self.kept.clone(), along: self.direction == direction }
     }
 }
 

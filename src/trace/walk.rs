@@ -85,8 +85,6 @@ enum Flow {
 pub(super) struct Branch<'a> {
     pub packet: Packet,
     pub found: Option<Found<'a>>,
-    /// A match rule, or an earlier translation rule, has translated the packet.
-    pub translated: bool,
     /// pf drops the packet for this reason.
     pub failed: Option<&'static str>,
     pub rtable: Option<u32>,
@@ -99,11 +97,10 @@ pub(super) struct Branch<'a> {
 }
 
 impl<'a> Branch<'a> {
-    pub(super) fn new(packet: Packet, translated: bool) -> Branch<'a> {
+    pub(super) fn new(packet: Packet) -> Branch<'a> {
         Branch {
             packet,
             found: None,
-            translated,
             failed: None,
             rtable: None,
             max_pkt_size: 0,
@@ -124,7 +121,6 @@ impl<'a> Branch<'a> {
             && self.flow == other.flow
             && self.quick == other.quick
             && self.packet == other.packet
-            && self.translated == other.translated
             && self.failed == other.failed
             && self.rtable == other.rtable
             && self.max_pkt_size == other.max_pkt_size
@@ -139,6 +135,8 @@ impl<'a> Branch<'a> {
 
 pub(super) struct Walk<'a, 'r> {
     pub hook: Hook<'a>,
+    /// The packet as it came to the hook.
+    pub before: &'r Packet,
     pub kind: RuleKind,
     /// What was assumed at earlier interfaces; it is told what was looked at, and if there is too much to follow.
     pub run: &'r mut Run,
@@ -304,16 +302,14 @@ impl<'a> Walk<'a, '_> {
     /// Applies `nat-to` and `rdr-to` of a match rule, at once (pf_rule_apply_nat).
     fn translate(&mut self, at: Found<'a>, mut branch: Branch<'a>, next: &mut Vec<Branch<'a>>) {
         let Some((kind, pool)) = at.rule.effects.translation() else { return next.push(branch) };
-        if branch.translated {
+        if self.is_translated(&branch.packet) {
             (branch.failed, branch.flow) = (Some("translated twice"), Flow::Over);
             return next.push(branch);
         }
         match translate::by_rule(&branch.packet, kind, pool, &at, self.hook) {
             Ok((packets, more)) => {
-                let before = branch.packet.clone();
                 for mut branch in taken(&at, branch, packets, more) {
-                    branch.translated = branch.packet != before;
-                    if branch.translated {
+                    if self.is_translated(&branch.packet) {
                         branch.steps.push(TraceStep::Translated(branch.packet.clone()));
                     }
                     next.push(branch);
@@ -324,6 +320,10 @@ impl<'a> Walk<'a, '_> {
             Err(Untranslated::Unknown) => self.run.gave_up = Some(at.place(UNKNOWN)),
         }
         next.push(branch);
+    }
+
+    pub(super) fn is_translated(&self, packet: &Packet) -> bool {
+        (packet.from, packet.to) != (self.before.from, self.before.to)
     }
 
     fn call(
