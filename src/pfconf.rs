@@ -22,7 +22,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result, error};
 use crate::name::{self, PARENT};
 use crate::net::Family;
 use address::{OfInterface, Operand, Pool, Side, Table};
@@ -72,8 +72,7 @@ impl Conf {
     }
 
     fn read(name: &str, text: &[u8], reads_files: bool) -> Result<Conf> {
-        statements::read(name, text, reads_files, 0)
-            .map_err(|failure| Error::new(Kind::Unsupported, failure.to_string()))
+        statements::read(name, text, reads_files, 0).map_err(|failure| error!(Unsupported, "{failure}"))
     }
 
     pub fn of_rules(rules: &[crate::rule::Rule]) -> Conf {

@@ -33,8 +33,6 @@ const LISTS: [&str; 10] = ["on", "proto", "icmp-type", "from", "to", "from port"
 struct Said {
     /// Those of [`LISTS`] that are given, before they are expanded; an empty one stands for anything.
     lists: HashMap<&'static str, Vec<Setter>>,
-    /// `keep state`, `modulate state` and `synproxy state`, or `no state`.
-    keep: Option<Option<Keep>>,
     flags: bool,
     /// State options are given: then those of `set state-defaults` do not apply.
     options: bool,
@@ -139,6 +137,7 @@ fn last_port(first: u16, to: Option<Ports>) -> Read<u16> {
 /// The rules of a statement, after its first words.
 pub(super) fn conditions(mut words: Words<'_>, mut rule: Rule, defaults: &Defaults) -> Read<Vec<Rule>> {
     let mut said = Said::default();
+    rule.effects.keep = Some(Keep::default());
     while !words.is_empty() {
         let before = words.0;
         if let Err(why) = condition(&mut rule, &mut said, &mut words) {
@@ -162,16 +161,12 @@ pub(super) fn conditions(mut words: Words<'_>, mut rule: Rule, defaults: &Defaul
         }
         rule.when.unknown = Some("->".to_owned());
     }
-    let stateful = rule.action == Action::Pass;
-    rule.effects.keep = match said.keep {
-        Some(keep) => keep.filter(|_| stateful),
-        None => stateful.then(|| defaults.keep.unwrap_or(Keep { if_bound: defaults.if_bound, ..Keep::default() })),
-    };
+    rule.effects.keep = rule.effects.keep.filter(|_| rule.action == Action::Pass);
     // the output of pfctl has it explicitly, but kport's own text and files do not
-    if stateful && rule.effects.keep.is_some() && !said.flags && !rule.when.fragment {
+    if rule.effects.keep.is_some() && !said.flags && !rule.when.fragment {
         rule.when.flags = Some((names::flags("S").unwrap_or(0), names::flags("SA").unwrap_or(0)));
     }
-    if let (Some(keep), Some(_)) = (&mut rule.effects.keep, said.keep) {
+    if let Some(keep) = &mut rule.effects.keep {
         match defaults.keep {
             Some(set) if !said.options => *keep = Keep { synproxy: keep.synproxy, ..set },
             _ => keep.if_bound = said.bound.unwrap_or(defaults.if_bound),
@@ -308,7 +303,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
         }
         "no" => {
             words.expect("state")?;
-            said.keep = Some(None);
+            effects.keep = None;
         }
         word @ ("keep" | "modulate" | "synproxy") => {
             words.expect("state")?;
@@ -317,7 +312,7 @@ fn condition(rule: &mut Rule, said: &mut Said, words: &mut Words<'_>) -> Read<()
                 said.options = true;
                 said.bound = state_options(words, &mut keep, true)?;
             }
-            said.keep = Some(Some(keep));
+            effects.keep = Some(keep);
         }
         "" => return Err("a string in quotes is not expected".into()),
         word => return Err(format!("{} is not known", quoted(word))),

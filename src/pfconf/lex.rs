@@ -305,13 +305,7 @@ impl Lexer {
         let Some(mut byte) = self.blank() else { return Ok(None) };
         self.start = self.place();
         while byte == b'$' && !self.expanding {
-            let mut name = vec![];
-            let mut next = self.char();
-            while let Some(c) = next.filter(|c| c.is_ascii_alphanumeric() || *c == b'_') {
-                name.push(c);
-                next = self.char();
-            }
-            self.push(next);
+            let name = self.run_of(vec![], |c| c.is_ascii_alphanumeric() || c == b'_');
             let name = String::from_utf8_lossy(&name);
             let value = self.macros.get(&*name).ok_or_else(|| format!("macro {name} is not defined"))?;
             self.pushed.push(None);
@@ -346,14 +340,19 @@ impl Lexer {
         if !starts_word(byte) {
             return Err(format!("the character {:?} has no meaning here", char::from(byte)));
         }
-        let mut word = vec![byte];
+        let word = self.run_of(vec![byte], in_word);
+        Ok(Some(Token::Word(held(&word)?)))
+    }
+
+    /// What was read so far, with the characters of a kind that follow.
+    fn run_of(&mut self, mut read: Vec<u8>, of_kind: fn(u8) -> bool) -> Vec<u8> {
         let mut next = self.char();
-        while let Some(c) = next.filter(|c| in_word(*c)) {
-            word.push(c);
+        while let Some(c) = next.filter(|c| of_kind(*c)) {
+            read.push(c);
             next = self.char();
         }
         self.push(next);
-        Ok(Some(Token::Word(held(&word)?)))
+        read
     }
 
     /// The first character that is neither blank nor part of a comment.

@@ -209,9 +209,8 @@ impl Reader {
         statement.depth = self.open.len().saturating_sub(usize::from(closes));
         statement.path = self.path();
         let statement = &*statement;
-        let mut words = Words(&statement.tokens);
+        let mut words = Words(&statement.tokens[1..]);
         if closes {
-            words.next()?;
             self.open.pop().ok_or("there is no { for this }")?;
             return words.end();
         }
@@ -221,10 +220,12 @@ impl Reader {
             return Ok(());
         }
         match statement.bare(0) {
-            _ if is_macro => self.macro_of(&statement.tokens),
+            _ if is_macro => {
+                let value: Vec<&str> = statement.tokens[2..].iter().map(Token::shown).collect();
+                self.lexer.define(statement.first(), value.join(" "))
+            }
             _ if statement.is_of_traffic() => Ok(()),
             "include" => {
-                words.next()?;
                 let file = words.text()?.to_owned();
                 words.end()?;
                 self.lexer.include(&file)
@@ -238,9 +239,9 @@ impl Reader {
                 self.made.ether.push(super::print::written(&statement.tokens));
                 Ok(())
             }
-            "anchor" => self.anchor(statement),
+            "anchor" => self.anchor(words, statement),
             _ => {
-                let rules = conditions::rules(words, &statement.origin, &self.defaults)?;
+                let rules = conditions::rules(Words(&statement.tokens), &statement.origin, &self.defaults)?;
                 self.add(rules)
             }
         }
@@ -259,21 +260,7 @@ impl Reader {
         Ok(())
     }
 
-    fn macro_of(&mut self, tokens: &[Token]) -> Read<()> {
-        let [Token::Word(name) | Token::Quoted(name), _, value @ ..] = tokens else {
-            return Err("a macro needs a name".into());
-        };
-        let mut text = String::new();
-        for token in value {
-            // varstring of parse.y
-            let blank = if text.is_empty() { "" } else { " " };
-            text += &format!("{blank}{}", token.shown());
-        }
-        self.lexer.define(name, text)
-    }
-
     fn set(&mut self, mut words: Words<'_>) -> Read<()> {
-        words.next()?;
         let option = words.next()?;
         match option.bare() {
             "skip" => {
@@ -308,7 +295,6 @@ impl Reader {
     }
 
     fn table(&mut self, mut words: Words<'_>) -> Read<()> {
-        words.next()?;
         let name = operands::table(&mut words)?;
         let mut table = Table::default();
         while !words.is_empty() {
@@ -338,7 +324,6 @@ impl Reader {
     }
 
     fn load(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
-        words.next()?;
         words.expect("anchor")?;
         let path = words.text()?.to_owned();
         words.expect("from")?;
@@ -350,15 +335,12 @@ impl Reader {
     }
 
     /// `anchor "name" in on em0 { ... }`, or a call of an anchor elsewhere.
-    fn anchor(&mut self, statement: &Statement) -> Read<()> {
-        let mut words = Words(&statement.tokens);
-        words.next()?;
+    fn anchor(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
         let name = if words.has_string() { Some(words.text()?.to_owned()) } else { None };
         // anchorname of parse.y
         if name.as_ref().is_some_and(|name| name.starts_with('_') || name.contains("/_")) && !self.defaults.output {
             return Err("names of anchors that begin with _ are reserved for internal use".into());
         }
-        let mut path = None;
         let called = if statement.opens {
             if self.open.len() >= DEEPEST {
                 return Err(format!("more than {DEEPEST} anchors in anchors"));
@@ -367,28 +349,25 @@ impl Reader {
             if name.as_ref().is_some_and(|name| name.contains('/') || name == "*" || name.is_empty()) {
                 return Err("the name of an anchor in braces must not be empty or *, or have a /".into());
             }
-            let called = name.unwrap_or_else(|| format!("_{}", self.braces));
-            let below = below_of(&self.path(), &called);
-            if self.made.rulesets.contains_key(&below) {
-                return Err(format!("anchor {} in braces exists already", quoted(&below)));
-            }
-            path = Some(below);
-            called
+            name.unwrap_or_else(|| format!("_{}", self.braces))
         } else {
             name.filter(|name| !name.is_empty()).ok_or("an anchor without rules in braces needs a name")?
         };
+        let below = below_of(&self.path(), &called);
+        if statement.opens && self.made.rulesets.contains_key(&below) {
+            return Err(format!("anchor {} in braces exists already", quoted(&below)));
+        }
         let call = Rule::new(statement.origin.clone(), Action::Call(RuleKind::Filter, called));
         self.add(conditions::conditions(words, call, &self.defaults)?)?;
-        if let Some(path) = path {
-            self.made.rulesets.entry(path.clone()).or_default();
-            self.open.push(Some(path));
+        if statement.opens {
+            self.made.rulesets.insert(below.clone(), vec![]);
+            self.open.push(Some(below));
         }
         Ok(())
     }
 
     /// Its networks may not arrive on other interfaces, and its addresses not at all but for loopback (antispoof in parse.y).
     fn antispoof(&mut self, mut words: Words<'_>, statement: &Statement) -> Read<()> {
-        words.next()?;
         let mut block = Rule::new(statement.origin.clone(), Action::Block);
         block.when.direction = Some(Direction::In);
         let mut interfaces = vec![];
@@ -421,15 +400,9 @@ impl Reader {
 
 /// An interface of antispoof: `em0`, `(em0)`
 fn interface(words: &mut Words<'_>) -> Read<OfInterface> {
-    let dynamic = words.take("(");
-    let name = words.text()?;
-    if dynamic {
-        words.expect(")")?;
-    }
-    let is_address = name.parse::<std::net::IpAddr>().is_ok();
-    match operands::of_interface(name, dynamic, None)? {
-        Operand::Interface(of) if of.part == Part::Address && !of.first && !is_address => Ok(of),
-        _ => Err(format!("{} is not an interface", quoted(name))),
+    match host(words)? {
+        Operand::Interface(of) if of.part == Part::Address && !of.first && of.bits.is_none() => Ok(of),
+        other => Err(format!("{other} is not an interface")),
     }
 }
 

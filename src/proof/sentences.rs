@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::judge::{BySource, Entrance, Judge, SOURCE_PORT};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Result, error};
 use crate::name::JailName;
 use crate::net::{Direction, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
@@ -207,8 +207,7 @@ impl Proof {
 }
 
 pub fn publication(entrance: &Entrance, quick: bool) -> Result<Publication> {
-    let ports =
-        |port| PortRange::new(port, port).ok_or_else(|| Error::new(Kind::Internal, "the port of an entrance is 0"));
+    let ports = |port| PortRange::new(port, port).ok_or_else(|| error!(Internal, "the port of an entrance is 0"));
     let redirect = Redirect {
         af_to: false,
         place: Place::Interface(entrance.on),

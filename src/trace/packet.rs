@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use crate::error::{Error, Kind, Result, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::host::Host;
 use crate::net::{Family, Interface, Protocol};
 use crate::pfconf::names;
@@ -69,12 +69,9 @@ impl FromStr for IpProtocol {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<IpProtocol> {
-        names::protocol(text).map(IpProtocol).ok_or_else(|| {
-            Error::new(
-                Kind::Argument,
-                format!("{} is not a protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text)),
-            )
-        })
+        let unknown =
+            || error!(Argument, "{} is not a protocol: tcp, udp, sctp, icmp, icmp6 or a number", quoted(text));
+        names::protocol(text).map(IpProtocol).ok_or_else(unknown)
     }
 }
 

@@ -82,9 +82,7 @@ impl World {
             self.lookup.routers = host.gateways()?;
             self.lookup.all_fibs = host.sysctl("net.add_addr_allfibs")?.is_some_and(|value| value != 0);
         }
-        for family in Family::ALL {
-            *self.lookup.gateway.of_mut(family) = host.gateway(family)?;
-        }
+        self.lookup.gateway = PerFamily { inet: host.gateway(Family::Inet)?, inet6: host.gateway(Family::Inet6)? };
         Ok(())
     }
 
@@ -94,13 +92,9 @@ impl World {
     pub fn of_host(host: &dyn Host, release: Release) -> Result<World> {
         let mut world = World::new(release, host.interfaces()?);
         world.set_gateways(host)?;
-        for family in Family::ALL {
-            let sysctl = match family {
-                Family::Inet => "net.inet.ip.forwarding",
-                Family::Inet6 => "net.inet6.ip6.forwarding",
-            };
-            *world.forwarding.of_mut(family) = host.sysctl(sysctl)?.is_none_or(|value| value != 0);
-        }
+        let forwards = |sysctl| Ok::<_, Error>(host.sysctl(sysctl)?.is_none_or(|value| value != 0));
+        world.forwarding.inet = forwards("net.inet.ip.forwarding")?;
+        world.forwarding.inet6 = forwards("net.inet6.ip6.forwarding")?;
         world.filter_local = host.sysctl("net.pf.filter_local")?.is_some_and(|value| value != 0);
         world.pf.default_to_drop = host.sysctl("net.pf.default_to_drop")?.is_some_and(|value| value != 0);
         // if the host cannot list its sockets, they are unknown
