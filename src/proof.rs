@@ -22,5 +22,5 @@ mod place;
 mod sentences;
 
 pub use judge::{Entrance, Judge, judge};
-pub use place::{CallPlace, Contradiction, Does, Need, Positions, places};
+pub use place::{CallPlace, Contradiction, Need, Positions, places};
 pub use sentences::{Proof, and_more, bypassed, prove_with};

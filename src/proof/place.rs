@@ -39,19 +39,11 @@ pub struct Contradiction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Need {
     pub statement: Origin,
-    pub does: Does,
+    /// What it does to packets that are sent to published ports, and where it must be.
+    pub does: String,
 }
 
-/// What a statement does to packets that are sent to published ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Does {
-    /// It refuses some because of their source, and must decide.
-    RefusesSource,
-    /// It blocks those of everybody, and must not decide.
-    BlocksAll(Entrance),
-    /// It is a translation rule that ends the evaluation.
-    Translates(Entrance),
-}
+const REFUSES_SOURCE: &str = "refuses some because of their source: it must come before";
 
 /// Whether each position satisfies something; of filter rules first all with quick, then all without.
 type Fits = Vec<bool>;
@@ -103,7 +95,7 @@ pub fn places(
             let stays = |before, quick| trail.iter().any(|met| blocks(met, before, quick) == Some(true));
             let (fits, optional) = (fits(&stays), source.perhaps);
             if !lists.iter().any(|list| list.fits == fits && list.optional <= optional) {
-                let need = Need { statement: judge.statement(&met), does: Does::RefusesSource };
+                let need = Need { statement: judge.statement(&met), does: REFUSES_SOURCE.to_owned() };
                 lists.push(Constraint { fits, need, optional });
             }
         }
@@ -127,7 +119,8 @@ pub fn places(
         let blocking = trail.iter().find_map(|met| Met::decision(met).filter(Met::blocks));
         let tagging = trail.iter().flatten().find(|met| met.tags).copied();
         let Some(met) = tagging.or(blocking).or_else(|| trail.iter().flatten().next().copied()) else { continue };
-        let need = Need { statement: judge.statement(&met), does: Does::BlocksAll(*entrance) };
+        let does = format!("decides about everybody's packets on {entrance}: it must come after");
+        let need = Need { statement: judge.statement(&met), does };
         let optional = !entrance.required;
         reached.push(Constraint { fits: fits(&by_kport), need: need.clone(), optional });
         passed.push(Constraint { fits: fits(&arrives), need, optional });
@@ -209,7 +202,8 @@ fn translation(
     };
     let (mut of_rdr, mut of_nat) = (vec![], vec![]);
     for entrance in entrances {
-        let translates = Does::Translates(*entrance);
+        let translates =
+            format!("ends the translation of everybody's packets on {entrance}: it must go, or come after");
         // nat is for hairpin and host access: a jail to a port of its own network
         if let Some(via) = entrance.via
             && let Some(neighbour) = judge.world.other_host(via, entrance.jail.ip())
@@ -236,7 +230,7 @@ fn translation(
             let Some(met) = met_by(source.address, entrance.host.port())? else { continue };
             if !met.translates() && !ordinary.is_some_and(|other| other.is(&met)) {
                 let after = rdrs.iter().map(|before| *before > met.at).collect();
-                of_rdr.push(constraint(after, &met, Does::RefusesSource, false));
+                of_rdr.push(constraint(after, &met, REFUSES_SOURCE.to_owned(), false));
             }
         }
         // a port that is not redirected to anybody

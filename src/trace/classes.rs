@@ -84,12 +84,9 @@ impl World {
         let mut sets: Vec<Set<'_>> = fixed.iter().map(|operand| ("", operand)).collect();
         let not_public = sets.len();
         let mut seen = HashSet::new();
-        sets.extend(self.rules().flat_map(|(path, rule)| operands(rule).map(move |operand| (path, operand))).filter(
-            |(path, operand)| match operand {
-                Operand::Table(_) => seen.insert((*path, *operand)),
-                _ => seen.insert(("", *operand)),
-            },
-        ));
+        // only tables differ by anchor
+        let owned = |(path, operand)| (if matches!(operand, &Operand::Table(_)) { path } else { "" }, operand);
+        sets.extend(self.sets().map(owned).filter(|set| seen.insert(*set)));
         let mut changes: BTreeMap<u128, Vec<usize>> = [(0, vec![])].into();
         for (at, (path, operand)) in sets.iter().enumerate() {
             for edge in self.lookup.edges(path, operand, family) {
@@ -150,6 +147,10 @@ impl World {
     fn fixed(&self, family: Family) -> Vec<Operand> {
         let not_public = NOT_PUBLIC.iter().filter_map(|text| text.parse().ok());
         not_public.chain(self.networks(family)).map(Operand::Network).collect()
+    }
+
+    fn sets(&self) -> impl Iterator<Item = Set<'_>> {
+        self.rules().flat_map(|(path, rule)| operands(rule).map(move |operand| (path, operand)))
     }
 
     pub fn rules(&self) -> impl Iterator<Item = (&str, &Rule)> {
@@ -239,8 +240,7 @@ impl World {
 
     /// The tables that rules name in `from` and `to`, each with the anchor whose rules use it.
     pub fn tables(&self) -> BTreeSet<(String, String)> {
-        let named = self.rules().flat_map(|(path, rule)| operands(rule).map(move |operand| (path, operand)));
-        let tables = named.filter_map(|(path, operand)| match operand {
+        let tables = self.sets().filter_map(|(path, operand)| match operand {
             Operand::Table(name) => {
                 let own = self.lookup.tables.get(path).is_some_and(|tables| tables.contains_key(name));
                 Some((if own { path.to_owned() } else { String::new() }, name.clone()))
@@ -313,28 +313,24 @@ fn operands(rule: &Rule) -> impl Iterator<Item = &Operand> {
 impl Lookup {
     /// The first addresses of a family from which on what an operand holds may be different.
     fn edges(&self, anchor: &str, operand: &Operand, family: Family) -> Vec<u128> {
-        let mut edges = vec![];
-        self.spans(anchor, operand, &mut |first, last| {
-            if Family::of(first) == family {
-                edges.extend([Some(number(first)), number(last).checked_add(1)].into_iter().flatten());
-            }
-        });
-        edges.retain(|edge| *edge <= highest(family));
-        edges
+        let spans = self.spans(anchor, operand).into_iter().filter(|(first, _)| Family::of(*first) == family);
+        let edges = spans.flat_map(|(first, last)| [Some(number(first)), number(last).checked_add(1)]);
+        edges.flatten().filter(|edge| *edge <= highest(family)).collect()
     }
 
-    /// Calls `add` with the first and last address of each part of an operand.
-    fn spans(&self, anchor: &str, operand: &Operand, add: &mut dyn FnMut(IpAddr, IpAddr)) {
+    /// The first and last address of each part of an operand.
+    fn spans(&self, anchor: &str, operand: &Operand) -> Vec<(IpAddr, IpAddr)> {
+        let ends = |net: IpNet| (net.network(), net.broadcast());
         match operand {
-            Operand::Network(network) => add(network.network(), network.broadcast()),
-            Operand::Range(first, last) => add(*first, *last),
-            Operand::Interface(of) => of.networks(self).for_each(|net| add(net.network(), net.broadcast())),
+            Operand::Network(network) => vec![ends(*network)],
+            Operand::Range(first, last) => vec![(*first, *last)],
+            Operand::Interface(of) => of.networks(self).map(ends).collect(),
             Operand::Table(name) => {
-                let Some(table) = self.table(anchor, name) else { return };
-                table.networks().into_iter().for_each(|(_, net)| add(net.network(), net.broadcast()));
-                table.others.iter().for_each(|(_, other)| self.spans("", other, add));
+                let Some(table) = self.table(anchor, name) else { return vec![] };
+                let others = table.others.iter().flat_map(|(_, other)| self.spans("", other));
+                table.networks().into_iter().map(|(_, network)| ends(network)).chain(others).collect()
             }
-            Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => {}
+            Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => vec![],
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::name::PARENT;
 use crate::pfconf::{Conf, Outline, RuleKind, Section, Statement};
-use crate::proof::{self, CallPlace, Contradiction, Does, Need, Positions, Proof};
+use crate::proof::{self, CallPlace, Contradiction, Need, Positions, Proof};
 use crate::readiness::{CALLS, Wildcard, missing, wildcards};
 
 use super::marks;
@@ -274,13 +274,7 @@ fn notes(all: &[Top<'_>]) -> Vec<String> {
 }
 
 fn contradiction(found: &Contradiction) -> String {
-    let needs = |Need { statement, does }: &Need| match does {
-        Does::RefusesSource => format!("{statement} refuses some because of their source: it must come before"),
-        Does::BlocksAll(on) => format!("{statement} decides about everybody's packets on {on}: it must come after"),
-        Does::Translates(on) => {
-            format!("{statement} ends the translation of everybody's packets on {on}: it must go, or come after")
-        }
-    };
+    let needs = |Need { statement, does }: &Need| format!("{statement} {does}");
     let first = needs(&found.first);
     let both = found.second.as_ref().map(|second| format!("; {}; change one of the two lines", needs(second)));
     format!("no place is right for kport's rules: {first}{}", both.unwrap_or_default())
