@@ -1,6 +1,6 @@
 //! Addresses and ports of a rule: `from`, `to`, tables, and the pools for translation and routing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -218,7 +218,7 @@ impl Pool {
 /// The addresses of a pf table; the longest entry that holds an address decides (pfr_match_addr in pf_table.c).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    networks: HashMap<IpNet, bool>,
+    networks: BTreeMap<IpNet, bool>,
     /// The lengths of its entries, of each family: only these are looked up.
     lengths: BTreeSet<(Family, u8)>,
     /// Names of interfaces and hosts, which pfctl looks up when it fills the table.
@@ -235,10 +235,8 @@ impl Table {
         self.networks.values().all(|not| *not) && self.others.iter().all(|(not, _)| *not)
     }
 
-    pub fn networks(&self) -> Vec<(bool, IpNet)> {
-        let mut all: Vec<(bool, IpNet)> = self.networks.iter().map(|(network, not)| (*not, *network)).collect();
-        all.sort_by_key(|(_, network)| *network);
-        all
+    pub fn networks(&self) -> impl Iterator<Item = (bool, IpNet)> {
+        self.networks.iter().map(|(network, not)| (*not, *network))
     }
 
     /// Whether the longest entry that contains an address is negated; `None` if no entry contains it.
@@ -250,6 +248,6 @@ impl Table {
 
     /// The addresses of one family that a pool uses from it: one for each entry.
     pub fn pool(&self, family: Family) -> impl Iterator<Item = IpNet> {
-        self.networks().into_iter().filter(move |(not, net)| !not && Family::of(net.addr()) == family).map(|(_, n)| n)
+        self.networks().filter(move |(not, net)| !not && Family::of(net.addr()) == family).map(|(_, n)| n)
     }
 }

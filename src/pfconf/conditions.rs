@@ -454,25 +454,11 @@ fn expand(rule: Rule, said: &Said) -> Read<Vec<Rule>> {
         return Err("it matches no packet: its addresses are of different families".into());
     }
     if said.binat_to {
-        if !made.iter().all(is_certain) {
-            return Err(
-                "binat-to needs one address of the same family in from and after it, (em0:0) of an interface, and no direction".into()
-            );
-        }
-        made = made.into_iter().flat_map(both_ways).collect();
+        let needs = "binat-to needs one address of the same family in from and after it, (em0:0) of an interface, and no direction";
+        let both: Option<Vec<[Rule; 2]>> = made.into_iter().map(both_ways).collect();
+        made = both.ok_or(needs)?.into_iter().flatten().collect();
     }
     Ok(made)
-}
-
-/// Whether a rule with `binat-to` has one address on each side.
-fn is_certain(rule: &Rule) -> bool {
-    let inside = &rule.when.from.address;
-    let Some(outside) = rule.effects.nat_to.as_ref().and_then(|pool| pool.operands().next()) else { return false };
-    let address =
-        |operand: &Operand| matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several();
-    let mut families = [rule.when.family, inside.family(), outside.family()].into_iter().flatten();
-    let first = families.next();
-    address(inside) && address(outside) && families.all(|family| Some(family) == first) && rule.when.direction.is_none()
 }
 
 fn finish(rule: &mut Rule, said: &Said) -> Read<()> {
@@ -531,15 +517,28 @@ fn with_values(tag: &str, when: &Conditions) -> Read<String> {
     }
 }
 
-/// `binat-to`: the rule for outgoing packets, and the one for incoming packets to the translated address.
-fn both_ways(mut out: Rule) -> [Rule; 2] {
+/// `binat-to`: the rule for outgoing packets, and the one for incoming packets to the translated address; `None` unless it has one
+/// address on each side.
+fn both_ways(mut out: Rule) -> Option<[Rule; 2]> {
+    let inside = out.when.from.address.clone();
+    let outside = out.effects.nat_to.as_ref()?.operands().next()?.clone();
+    let is_one =
+        |operand: &Operand| matches!(operand, Operand::Network(_) | Operand::Interface(_)) && !operand.is_several();
+    let mut families = [out.when.family, inside.family(), outside.family()].into_iter().flatten();
+    let first = families.next();
+    if !is_one(&inside)
+        || !is_one(&outside)
+        || families.any(|other| Some(other) != first)
+        || out.when.direction.is_some()
+    {
+        return None;
+    }
     let mut back = out.clone();
     out.when.direction = Some(Direction::Out);
-    let outside = out.effects.nat_to.as_ref().and_then(|pool| pool.operands().next().cloned());
     back.when.direction = Some(Direction::In);
     back.effects.nat_to = None;
-    back.effects.rdr_to = Some(Pool { addresses: vec![out.when.from.address.clone().into()], ..Pool::default() });
+    back.effects.rdr_to = Some(Pool { addresses: vec![inside.into()], ..Pool::default() });
     back.when.from = out.when.to.clone();
-    back.when.to = Side { not: false, address: outside.unwrap_or(Operand::Any), ports: out.when.from.ports };
-    [out, back]
+    back.when.to = Side { not: false, address: outside, ports: out.when.from.ports };
+    Some([out, back])
 }

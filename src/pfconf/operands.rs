@@ -178,18 +178,15 @@ pub(super) fn host(words: &mut Words<'_>) -> Read<Operand> {
             None => of_interface(word, false, Some(bits)),
         };
     }
-    if let Ok(first) = plain.parse::<IpAddr>() {
-        if words.take("-") {
-            let last = words.text()?;
-            let last: IpAddr = last.parse().map_err(|_| format!("{} is not an address", quoted(last)))?;
-            if first.is_ipv4() != last.is_ipv4() {
-                return Err(format!("{first} and {last} are of different families"));
-            }
-            return Ok(Operand::Range(first, last));
-        }
+    let Ok(first) = plain.parse::<IpAddr>() else { return of_interface(word, false, None) };
+    if !words.take("-") {
         return Ok(Operand::Network(IpNet::from(first)));
     }
-    of_interface(word, false, None)
+    let last: IpAddr = words.read("is not an address", |text| text.parse().ok())?;
+    match first.is_ipv4() == last.is_ipv4() {
+        true => Ok(Operand::Range(first, last)),
+        false => Err(format!("{first} and {last} are of different families")),
+    }
 }
 
 /// An address with a length; IPv4 also as `10/8` (inet_net_pton(3)).

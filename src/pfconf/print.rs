@@ -42,7 +42,7 @@ impl Display for Conf {
         f.write_str(if self.syncookies { "set syncookies always\n" } else { "" })?;
         self.skip.iter().try_for_each(|name| writeln!(f, "set skip on {}", string(name)))?;
         for (name, table) in &self.tables {
-            let networks = table.networks().into_iter().map(|(not, network)| (not, Operand::Network(network)));
+            let networks = table.networks().map(|(not, network)| (not, Operand::Network(network)));
             let entries = networks.chain(table.others.iter().cloned());
             let entries: String = entries.map(|(not, operand)| format!(" {}", negated(not, operand))).collect();
             writeln!(f, "table <{}> {{{entries} }}", word(name))?;

@@ -328,7 +328,7 @@ impl Lookup {
             Operand::Table(name) => {
                 let Some(table) = self.table(anchor, name) else { return vec![] };
                 let others = table.others.iter().flat_map(|(_, other)| self.spans("", other));
-                table.networks().into_iter().map(|(_, network)| ends(network)).chain(others).collect()
+                table.networks().map(|(_, network)| ends(network)).chain(others).collect()
             }
             Operand::Any | Operand::NoRoute | Operand::UrpfFailed | Operand::Named(_) => vec![],
         }
