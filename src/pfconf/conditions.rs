@@ -1,7 +1,5 @@
 //! Rules, and the calls of anchors, with their lists expanded as pfctl does (expand_rule in sbin/pfctl/parse.y).
 
-use std::collections::HashMap;
-
 use super::address::{Compared, Operand, Operator, Pool, Ports, Side};
 use super::lex::{MOST, Read};
 use super::names;
@@ -31,8 +29,8 @@ const LISTS: [&str; 10] = ["on", "proto", "icmp-type", "from", "to", "from port"
 /// What a statement has besides its other conditions.
 #[derive(Default)]
 struct Said {
-    /// Those of [`LISTS`] that are given, before they are expanded; an empty one stands for anything.
-    lists: HashMap<&'static str, Vec<Setter>>,
+    /// Those of [`LISTS`] that are given, before they are expanded; the last one of a name counts, an empty one stands for anything.
+    lists: Vec<(&'static str, Vec<Setter>)>,
     flags: bool,
     /// State options are given: then those of `set state-defaults` do not apply.
     options: bool,
@@ -48,7 +46,7 @@ impl Said {
         &mut self, name: &'static str, members: Vec<T>, set: impl Fn(&mut Conditions, T) + Copy + 'static,
     ) {
         let setter = |member: T| -> Setter { Box::new(move |when| set(when, member.clone())) };
-        self.lists.insert(name, members.into_iter().map(setter).collect());
+        self.lists.push((name, members.into_iter().map(setter).collect()));
     }
 
     /// `any`, `{ a, ! b } port { 80, 443 }`
@@ -418,7 +416,8 @@ fn owner(words: &mut Words<'_>) -> Read<Owner> {
 
 /// Every combination of the members of its lists. Those that match no packet are omitted.
 fn expand(rule: Rule, said: &Said) -> Read<Vec<Rule>> {
-    let lists = || LISTS.iter().filter_map(|name| said.lists.get(name)).filter(|list| !list.is_empty());
+    let given = |name: &&str| said.lists.iter().rfind(|(given, _)| given == name).map(|(_, list)| list);
+    let lists = || LISTS.iter().filter_map(given).filter(|list| !list.is_empty());
     if lists().fold(1_usize, |product, list| product.saturating_mul(list.len())) > MOST {
         return Err(format!("its lists expand to more than {MOST} rules"));
     }
