@@ -58,11 +58,11 @@ impl Said {
         if addresses.iter().any(|(_, operand)| *operand == Operand::Any) {
             addresses.clear();
         }
+        let all = if words.take("port") { words.list(&mut operands::ports)? } else { vec![] };
         self.list(list, addresses, move |when, (not, address)| {
             let side = of(when);
             (side.not, side.address) = (not, address);
         });
-        let all = if words.take("port") { words.list(&mut operands::ports)? } else { vec![] };
         self.list(ports, all, move |when, ports| of(when).ports = Some(ports));
         Ok(())
     }
