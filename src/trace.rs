@@ -8,12 +8,10 @@
 //! Not modelled: fragments, time (rates, time-outs) and queues. If a rule cannot be decided, and the result depends on
 //! it, the verdict is [`Verdict::Depends`].
 //!
-//! `filter` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface: it walks (`walk`) the
-//! loaded rulesets, with the `state`s and what rules compare (`matching`). `world` is the host around pf, and `way` the
-//! path of a packet through it.
+//! `walk` evaluates the rules of [`pfconf`](crate::pfconf) for one packet at one interface, with the `state`s and what rules
+//! compare (`matching`). `world` is the host around pf, and `way` the path of a packet through it.
 
 mod classes;
-mod filter;
 mod matching;
 mod packet;
 mod state;

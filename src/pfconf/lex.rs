@@ -144,8 +144,7 @@ fn held(bytes: &[u8]) -> Read<String> {
 impl Lexer {
     pub(super) fn new(name: &str, text: &[u8], reads_files: bool) -> Lexer {
         let source = Source { name: name.into(), text: text.into(), at: 0, line: 1 };
-        let start = (Origin { file: source.name.clone(), line: 1, text: Arc::default() }, 0);
-        Lexer { sources: vec![source], reads_files, start, ..Lexer::default() }
+        Lexer { sources: vec![source], reads_files, ..Lexer::default() }
     }
 
     pub(super) fn of_output(line: &str) -> Lexer {

@@ -67,7 +67,8 @@ impl Proof {
                 )
             }
         };
-        let arrives = match self.unreached.iter().find(|unreached| unreached.entrance.required) {
+        let required = self.unreached.iter().find(|unreached| unreached.entrance.required);
+        let arrives = match required {
             Some(unreached) => format!("an ordinary outsider does not reach a port published on {unreached}"),
             None if self.reached.is_empty() => "there is no interface with an address to publish on".to_owned(),
             None => {
@@ -86,8 +87,7 @@ impl Proof {
             }
             None => "nothing changes for packets that are not to a published port".to_owned(),
         };
-        let reached = self.unreached.iter().all(|unreached| !unreached.entrance.required);
-        [(self.bypassed.is_empty(), refuses), (reached, arrives), (self.changed.is_empty(), others)]
+        [(self.bypassed.is_empty(), refuses), (required.is_none(), arrives), (self.changed.is_empty(), others)]
     }
 
     pub fn failures(&self) -> impl Iterator<Item = String> {

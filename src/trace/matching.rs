@@ -164,14 +164,6 @@ impl Truth {
         if holds { Truth::Yes } else { Truth::No }
     }
 
-    pub(super) fn not(self) -> Truth {
-        match self {
-            Truth::No => Truth::Yes,
-            Truth::Yes => Truth::No,
-            maybe @ Truth::Maybe(_) => maybe,
-        }
-    }
-
     /// Whether both hold: `No` decides, whatever the other is.
     pub(super) fn and(self, other: impl FnOnce() -> Truth) -> Truth {
         match self {
@@ -383,7 +375,10 @@ impl Operand {
             ),
             Operand::Named(name) => Truth::Maybe(format!("the addresses of {name} are not looked up")),
         };
-        if not { held.not() } else { held }
+        match held {
+            Truth::Maybe(_) => held,
+            _ => Truth::of((held == Truth::Yes) != not),
+        }
     }
 
     /// The networks that a pool takes addresses from, in order, without link-local ones (pf_map_addr); `None` if unknown.

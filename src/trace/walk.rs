@@ -1,13 +1,19 @@
-//! Walks through the rules of one kind, with all anchors. If a rule cannot be decided, both possibilities are followed:
-//! each is a [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the
-//! result depend on it.
+//! What pf does with one packet at one interface: state, translation, filter (pf_test and pf_test_rule in
+//! sys/netpfil/pf/pf.c, pf_get_translation in pf_lb.c).
+//!
+//! The rules of a kind are walked with all anchors. If a rule cannot be decided, both possibilities are followed: each is a
+//! [`Branch`]. Branches with the same end are merged, so that a rule that changes nothing does not make the result depend on it.
 
-use super::matching::{Assumed, Found, Hook, Truth};
+use std::collections::HashSet;
+
+use super::matching::{Assumed, Found, Hook, Lookup, Truth};
 use super::packet::{Packet, Release};
+use super::state::{FoundState, Kept, Pf};
 use super::steps::{Run, TraceStep};
-use super::translate::{self, UNKNOWN, Untranslated};
+use super::translate::{self, Made, UNKNOWN, Untranslated};
+use crate::net::{Direction, Interface};
 use crate::pfconf::path::{self, Called};
-use crate::pfconf::rule::{Action, Rule, RuleKind};
+use crate::pfconf::rule::{Action, Effects, Keep, RouteKind, Rule, RuleKind};
 
 /// The maximum depth of anchors (PF_ANCHOR_STACK_MAX in sys/net/pfvar.h).
 const DEEPEST: usize = 64;
@@ -16,7 +22,7 @@ const MOST_BRANCHES: usize = 64;
 /// The maximum number of rules that one packet is compared with.
 const MOST_RULES: u64 = 10_000_000;
 /// Why pf drops a packet that it cannot translate.
-pub(super) const NO_ADDRESS: &str = "no address to translate to";
+const NO_ADDRESS: &str = "no address to translate to";
 
 impl Found<'_> {
     /// Whether both do the same to the packet.
@@ -117,13 +123,8 @@ impl<'a> Branch<'a> {
             (Some(a), Some(b)) => a.does_as(b),
             (a, b) => a.is_none() && b.is_none(),
         };
-        found
-            && self.flow == other.flow
-            && self.quick == other.quick
-            && self.packet == other.packet
-            && self.failed == other.failed
-            && self.rtable == other.rtable
-            && self.max_pkt_size == other.max_pkt_size
+        let rest = |b: &Branch<'_>| (b.flow, b.quick, b.failed, b.rtable, b.max_pkt_size);
+        found && rest(self) == rest(other) && self.packet == other.packet
     }
 
     /// Merges the other branch: an assumption that only one of them makes is dropped.
@@ -144,7 +145,7 @@ pub(super) struct Walk<'a, 'r> {
 }
 
 impl<'a> Walk<'a, '_> {
-    pub(super) fn branches(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
+    fn branches(&mut self, start: Branch<'a>) -> Vec<Branch<'a>> {
         match self.hook.pf.rulesets.get_key_value("") {
             Some((path, main)) => self.ruleset(path, main, vec![start], 0),
             None => vec![start],
@@ -160,19 +161,17 @@ impl<'a> Walk<'a, '_> {
         for (at, main) in of_kind(main, self.kind).enumerate() {
             let mut next = vec![];
             let tag = branch.packet.tag.clone();
-            self.rule(Found { anchor: path, number: at, rule: main }, branch, &mut next, 0);
+            let itself = Found { anchor: path, number: at, rule: main };
+            self.rule(itself, branch, &mut next, 0);
             branch = next.swap_remove(0);
             let (tags, last) = (branch.packet.tag != tag, branch.flow != Flow::On);
-            match branch.found.take() {
-                Some(Found { anchor, number, rule }) => {
-                    met.push(Met { main, at, anchor, number, rule, decides: true, tags, last });
-                }
-                // `no rdr` finds no rule; 15 keeps what an earlier anchor found
-                None if last || tags => {
-                    let decides = self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
-                    met.push(Met { main, at, anchor: path, number: at, rule: main, decides, tags, last });
-                }
-                None => {}
+            let found = branch.found.take();
+            // `no rdr` finds no rule; 15 keeps what an earlier anchor found
+            let decides =
+                found.is_some() || self.kind != RuleKind::Filter && !met.iter().any(|met: &Met<'_>| met.decides);
+            if found.is_some() || last || tags {
+                let Found { anchor, number, rule } = found.unwrap_or(itself);
+                met.push(Met { main, at, anchor, number, rule, decides, tags, last });
             }
             if last {
                 break;
@@ -261,15 +260,16 @@ impl<'a> Walk<'a, '_> {
         if rule.tag.is_some() {
             branch.packet.tag.clone_from(&rule.tag);
         }
+        let (anchor, text) = (at.anchor.to_owned(), rule.origin.text.to_string());
         if let Action::Call(_, called) = &rule.action {
-            if path::is_own(at.anchor) {
-                let (anchor, text) = (at.anchor.to_owned(), rule.origin.text.to_string());
-                branch.steps.push(TraceStep::Call { anchor, text });
-            }
+            branch.steps.extend(path::is_own(at.anchor).then_some(TraceStep::Call { anchor, text }));
             return self.call(at, called, branch, next, depth);
         }
-        branch.steps.push(TraceStep::Rule { anchor: at.anchor.to_owned(), text: rule.origin.text.to_string() });
+        branch.steps.push(TraceStep::Rule { anchor, text });
         let last_wins = self.hook.pf.release == Release::V15;
+        if rule.quick {
+            branch.flow = Flow::Over;
+        }
         match &rule.action {
             // 15 keeps what an earlier anchor found, and continues after this ruleset
             Action::Translate { pool: None, .. } if last_wins => branch.flow = Flow::EndOfRuleset,
@@ -284,17 +284,9 @@ impl<'a> Walk<'a, '_> {
                 if rule.effects.max_pkt_size > 0 {
                     branch.max_pkt_size = rule.effects.max_pkt_size;
                 }
-                if rule.quick {
-                    branch.flow = Flow::Over;
-                }
                 return self.translate(at, branch, next);
             }
-            Action::Pass | Action::Block | Action::Call(..) => {
-                branch.found = Some(at);
-                if rule.quick {
-                    branch.flow = Flow::Over;
-                }
-            }
+            Action::Pass | Action::Block | Action::Call(..) => branch.found = Some(at),
         }
         next.push(branch);
     }
@@ -322,7 +314,7 @@ impl<'a> Walk<'a, '_> {
         next.push(branch);
     }
 
-    pub(super) fn is_translated(&self, packet: &Packet) -> bool {
+    fn is_translated(&self, packet: &Packet) -> bool {
         (packet.from, packet.to) != (self.before.from, self.before.to)
     }
 
@@ -377,12 +369,12 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-pub(super) fn of_kind(rules: &[Rule], kind: RuleKind) -> impl Iterator<Item = &Rule> {
+fn of_kind(rules: &[Rule], kind: RuleKind) -> impl Iterator<Item = &Rule> {
     rules.iter().filter(move |rule| rule.action.kind() == kind)
 }
 
 /// A branch for each packet that a pool gives.
-pub(super) fn taken<'a>(at: &Found<'a>, branch: Branch<'a>, packets: Vec<Packet>, more: bool) -> Vec<Branch<'a>> {
+fn taken<'a>(at: &Found<'a>, branch: Branch<'a>, packets: Vec<Packet>, more: bool) -> Vec<Branch<'a>> {
     let what = (packets.len() > 1 || more).then(|| at.place("which address of its pool is used"));
     let one = |(answer, packet)| {
         let mut branch = Branch { packet, ..branch.clone() };
@@ -390,4 +382,241 @@ pub(super) fn taken<'a>(at: &Found<'a>, branch: Branch<'a>, packets: Vec<Packet>
         branch
     };
     packets.into_iter().enumerate().map(one).collect()
+}
+
+/// What becomes of a packet after the hook.
+pub(super) enum After {
+    Dropped,
+    Goes(Packet),
+    /// Sent out by this interface, whatever the routes are.
+    Sent {
+        packet: Packet,
+        on: Interface,
+        /// Whether pf evaluates it there.
+        tested: bool,
+    },
+    /// Translated to the other family: sent out by its route, where pf does not evaluate it again.
+    Crossed(Packet),
+}
+
+impl Pf {
+    pub(super) fn test(
+        &mut self, mut packet: Packet, (direction, on): (Direction, Interface), lookup: &Lookup, run: &mut Run,
+    ) -> After {
+        run.steps.push(TraceStep::Hook { direction, on });
+        if !self.enabled {
+            run.note("pf is disabled: not evaluated");
+            return After::Goes(packet);
+        }
+        if self.skip.iter().any(|name| lookup.is_in(on, name)) {
+            run.note("set skip: not evaluated");
+            return After::Goes(packet);
+        }
+        let before = packet.clone();
+        let hook = Hook { direction, on, lookup, pf: self };
+        let supposed = self.supposed.as_deref();
+        let mut walk = Walk { hook, before: &before, kind: RuleKind::Filter, run, supposed };
+        if let Some(state) = self.states.find(&mut packet, direction, on) {
+            return walk.by_state(state, packet);
+        }
+        let Some((packet, state, after)) = walk.rules() else { return After::Dropped };
+        if let Some(kept) = state
+            && let Err(limit) = self.states.insert((&before, &packet), direction, kept)
+        {
+            run.steps.push(TraceStep::Verdict(format!("blocked: {limit} is reached")));
+            return After::Dropped;
+        }
+        run.steps.push(TraceStep::Verdict("passed".to_owned()));
+        after
+    }
+}
+
+/// The packet that the rules pass, the state to create, and what becomes of the packet.
+type Passed = (Packet, Option<Kept>, After);
+
+impl<'a> Walk<'a, '_> {
+    /// Translates, tags and routes the packet as the state does.
+    fn by_state(&mut self, FoundState { kept, along }: FoundState, packet: Packet) -> After {
+        self.run.steps.push(TraceStep::State { anchor: kept.anchor, text: kept.text.to_string() });
+        self.note_translation(&packet);
+        let (tag, fib) = (kept.tag.or(packet.tag), kept.rtable.unwrap_or(self.before.fib));
+        let packet = Packet { tag, received_on: self.before.received_on, fib, ..packet };
+        self.after(packet, kept.route, along)
+    }
+
+    /// `along` for a packet in the direction of the one that creates the state.
+    fn after(&mut self, packet: Packet, route: Option<(RouteKind, Interface)>, along: bool) -> After {
+        match route.filter(|(kind, _)| (*kind == RouteKind::Packets) == along) {
+            _ if self.is_crossed(&packet) => After::Crossed(packet),
+            Some((_, on)) => {
+                self.run.note(format!("sent out by {on}, regardless of the routes"));
+                After::Sent { packet, on, tested: self.hook.direction == Direction::In }
+            }
+            None => After::Goes(packet),
+        }
+    }
+
+    fn walk(&mut self, kind: RuleKind, start: Branch<'a>) -> Branch<'a> {
+        self.kind = kind;
+        let all = self.branches(start);
+        self.pick(all)
+    }
+
+    /// Picks one of the possible branches. The run takes over its assumptions.
+    fn pick(&mut self, mut all: Vec<Branch<'a>>) -> Branch<'a> {
+        let at = if all.len() == 1 { 0 } else { self.run.pick(all.len()) };
+        let mut picked = all.swap_remove(at);
+        self.run.assumed.append(&mut picked.assumed);
+        self.run.steps.append(&mut picked.steps);
+        picked
+    }
+
+    /// What the rules decide about a packet without a state; `None` if it is dropped.
+    fn rules(&mut self) -> Option<Passed> {
+        let direction = self.hook.direction;
+        let kinds = match direction {
+            Direction::In => [RuleKind::Rdr, RuleKind::Binat],
+            Direction::Out => [RuleKind::Binat, RuleKind::Nat],
+        };
+        let mut branch = Branch::new(self.before.clone());
+        for kind in kinds {
+            branch = self.walk(kind, Branch::new(branch.packet));
+            if branch.found.is_some() {
+                break;
+            }
+        }
+        // the packet keeps a translation rule's tag, whatever the filter rules decide
+        let mut passes = false;
+        if let Some(found) = branch.found {
+            let Action::Translate { kind, pool: Some(pool), pass } = &found.rule.action else { return None };
+            let made = translate::by_rule(&branch.packet, *kind, pool, &found, self.hook);
+            // 14 goes on untranslated (pf_get_translation returns no rule), 15 drops (PFRES_MAPFAILED)
+            let goes_on = self.hook.pf.release == Release::V14 && matches!(made, Err(Untranslated::Failed));
+            branch.packet = self.made(&found, made).or_else(|| goes_on.then(|| branch.packet.clone()))?;
+            self.note_translation(&branch.packet);
+            passes = *pass && self.is_translated(&branch.packet);
+        }
+        if !passes {
+            branch = self.walk(RuleKind::Filter, Branch::new(branch.packet));
+            if let Some(why) = branch.failed {
+                self.run.note(why);
+                return None;
+            }
+        }
+        let found = branch.found;
+        let default_drops = found.is_none() && self.hook.pf.default_to_drop;
+        if default_drops {
+            self.run.steps.push(TraceStep::DefaultRule);
+        }
+        let filter = found.filter(|_| !passes);
+        if default_drops || filter.is_some_and(|found| found.rule.action == Action::Block) {
+            self.run.steps.push(TraceStep::Verdict("blocked".to_owned()));
+            return None;
+        }
+        let nothing = Effects::default();
+        let effects = filter.map_or(&nothing, |found| &*found.rule.effects);
+        let mut packet = match filter {
+            Some(found) => self.filter_translation(&found, branch.packet)?,
+            None => branch.packet,
+        };
+        if let Some(limit) = [effects.max_pkt_size, branch.max_pkt_size].into_iter().find(|limit| *limit > 0) {
+            self.run.note(format!("packets longer than {limit} bytes are dropped"));
+        }
+        let rtable = effects.rtable.or(branch.rtable);
+        packet.fib = rtable.unwrap_or(packet.fib);
+        let route = filter.and_then(|found| self.route(&found));
+        let keep = if passes { Some(Keep::default()) } else { effects.keep };
+        if self.hook.pf.syncookies || keep.is_some_and(|keep| keep.synproxy && direction == Direction::In) {
+            self.run.note("pf answers the first packet itself, and connects to the target then");
+        }
+        if let Some(found) = filter.filter(|_| effects.divert.is_some()) {
+            self.gives_up(&found, "what the program at the divert-to port does with it");
+        }
+        if found.is_some_and(|found| found.rule.once) {
+            self.run.note("once: pf removes the rule after this packet");
+        }
+        let state = (!packet.is_icmp_error() && (keep.is_some() || self.is_translated(&packet))).then(|| {
+            let keep = keep.unwrap_or_default();
+            let (anchor, number, text) = match found {
+                Some(found) => (found.anchor.to_owned(), found.number, found.rule.origin.text.clone()),
+                None => (String::new(), usize::MAX, "no rule".into()),
+            };
+            // the answer to a packet with a route comes in on another interface (BOUND_IFACE in sys/netpfil/pf/pf.c)
+            let floats = self.is_crossed(&packet) || matches!(route, Some((RouteKind::Replies, _)));
+            let bound = (keep.if_bound && !floats).then_some(self.hook.on);
+            Kept { keep, anchor, number, text, bound, route, tag: packet.tag.clone(), rtable }
+        });
+        let after = self.after(packet.clone(), route, true);
+        Some((packet, state, after))
+    }
+
+    fn gives_up(&mut self, found: &Found<'_>, why: &str) {
+        let what = found.place(why);
+        self.run.steps.push(TraceStep::Undecided { what: what.clone(), taken: true });
+        self.run.gave_up = Some(what);
+    }
+
+    fn made(&mut self, found: &Found<'a>, made: Made) -> Option<Packet> {
+        match made {
+            Ok((packets, more)) => {
+                let start = Branch::new(packets[0].clone());
+                return Some(self.pick(taken(found, start, packets, more)).packet);
+            }
+            Err(Untranslated::Failed) => self.run.note(NO_ADDRESS),
+            Err(Untranslated::Unknown) => self.gives_up(found, UNKNOWN),
+        }
+        None
+    }
+
+    /// `nat-to`, `rdr-to` and `af-to` of the rule that passes the packet.
+    fn filter_translation(&mut self, found: &Found<'a>, packet: Packet) -> Option<Packet> {
+        let effects = &found.rule.effects;
+        let made = match (&effects.af_to, effects.translation()) {
+            (None, None) => return Some(packet),
+            _ if self.is_translated(&packet) => {
+                self.run.note("translated twice, and dropped");
+                return None;
+            }
+            (Some(af_to), _) => translate::family(&packet, af_to, found, self.hook).map(|made| (vec![made], false)),
+            (None, Some((kind, pool))) => translate::by_rule(&packet, kind, pool, found, self.hook),
+        };
+        let made = self.made(found, made)?;
+        self.note_translation(&made);
+        Some(made)
+    }
+
+    /// The interface of `route-to`, `reply-to` and `dup-to`. If the pool has several, one is picked.
+    fn route(&mut self, found: &Found<'a>) -> Option<(RouteKind, Interface)> {
+        let (kind, pool) = found.rule.effects.route.as_ref()?;
+        let mut seen = HashSet::new();
+        let named = pool.addresses.iter().filter_map(|address| address.interface.as_deref());
+        let names: Vec<&str> = named.filter(|name| seen.insert(*name)).collect();
+        let mut at = 0;
+        if names.len() > 1 {
+            at = self.run.pick(names.len());
+            let what = found.place("which interface of its pool is used");
+            self.run.assumed.push(Assumed { what, answer: at, pool: true, of_packet: false });
+        }
+        let mut known = self.hook.lookup.interfaces.iter().map(|interface| interface.name);
+        let Some(on) = known.find(|name| names.get(at) == Some(&name.as_str())) else {
+            self.gives_up(found, "the interface is unknown");
+            return None;
+        };
+        if *kind == RouteKind::Copies {
+            self.run.note(format!("a copy is sent out by {on}"));
+            return None;
+        }
+        Some((*kind, on))
+    }
+
+    fn note_translation(&mut self, packet: &Packet) {
+        if self.is_translated(packet) {
+            self.run.steps.push(TraceStep::Translated(packet.clone()));
+        }
+    }
+
+    /// Whether it has another family now: `af-to`.
+    fn is_crossed(&self, packet: &Packet) -> bool {
+        packet.family() != self.before.family()
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::filter::After;
 use super::matching::is_loopback;
 use super::packet::{IpProtocol, Packet, Party};
 use super::steps::{Delivered, Run, Trace, TraceStep, Verdict, all_runs};
+use super::walk::After;
 use super::world::{Attachment, World};
 use crate::host::Router;
 use crate::net::{Direction, Family, Interface, Protocol};

@@ -200,7 +200,7 @@ const ORDER: &[(&str, &[&str])] = &[
     ("pf", &["foreign", "native", "files", "pfctl", "macos"]),
     ("pf::pfctl", &["run", "states", "braces"]),
     ("pfconf", &["names", "path", "address", "rule", "lex", "operands", "print", "conditions", "statements", "nested"]),
-    ("trace", &["packet", "state", "matching", "steps", "translate", "walk", "filter", "world", "way", "classes"]),
+    ("trace", &["packet", "state", "matching", "steps", "translate", "walk", "world", "way", "classes"]),
     ("publisher", &["request", "survey", "list", "addresses", "states", "resolve", "writer", "change", "apply"]),
     ("spec", &["meant"]),
     ("watch", &["report", "schedule"]),
