@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -228,12 +227,16 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
 
+thread_local! {
+    /// Those of this system. A lock would wait for ever in a child that was forked while another thread reads them.
+    static SERVICES: HashMap<String, u16> =
+        names::services(&std::fs::read_to_string("/etc/services").unwrap_or_default());
+}
+
 /// A port by number or name.
 fn port(text: &str) -> Read<u16> {
-    static SERVICES: LazyLock<HashMap<String, u16>> =
-        LazyLock::new(|| names::services(&std::fs::read_to_string("/etc/services").unwrap_or_default()));
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
-    let found = number.or_else(|| SERVICES.get(text).copied());
+    let found = number.or_else(|| SERVICES.with(|services| services.get(text).copied()));
     let unknown = || format!("port {}, neither a number nor a service of services(5), is not known", quoted(text));
     found.ok_or_else(unknown)
 }
