@@ -114,7 +114,10 @@ impl Session {
         let sim = || Box::new(Sim::new(&state_dir)) as Box<dyn Firewall>;
         let named = |firewall: Box<dyn Firewall>| (firewall, "it was requested".to_owned());
         let (firewall, why) = match settings.backend {
-            Backend::Auto if cfg!(target_os = "freebsd") => native_or(Native::probe(deadline).map(over), pfctl),
+            Backend::Auto if cfg!(target_os = "freebsd") => match Native::probe(deadline) {
+                Ok(native) => (over(native), "the kernel has all that it needs".to_owned()),
+                Err(error) => (Box::new(pfctl) as _, format!("native is not usable here: {error}")),
+            },
             #[cfg(target_os = "macos")]
             Backend::Auto => (Box::<crate::pf::macos::MacOs>::default() as _, "this is macOS".to_owned()),
             #[cfg(not(target_os = "macos"))]
@@ -154,32 +157,5 @@ impl Session {
     /// The records; creates the state directory if it is missing.
     pub(crate) fn store(&self) -> Result<Store> {
         Store::open(&self.state_dir)
-    }
-}
-
-/// The backend that auto chooses on FreeBSD, and why.
-fn native_or(native: Result<Box<dyn Firewall>>, pfctl: Pfctl) -> (Box<dyn Firewall>, String) {
-    match native {
-        Ok(native) => (native, "the kernel has all that it needs".to_owned()),
-        Err(error) => (Box::new(pfctl), format!("native is not usable here: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::Kind;
-
-    #[test]
-    fn auto_on_freebsd_is_native_or_pfctl_with_the_reason() {
-        let pfctl = || Pfctl::new("/nonexistent", Deadline::after(Duration::ZERO));
-        // any firewall other than pfctl stands for native
-        let sim = Box::new(Sim::new("/nonexistent".as_ref())) as Box<dyn Firewall>;
-        assert_eq!(native_or(Ok(sim), pfctl()).0.name(), "sim");
-        let refused = Error::new(Kind::Permission, "open /dev/pf: Permission denied; be root");
-        let (firewall, why) = native_or(Err(refused), pfctl());
-        assert_eq!(firewall.name(), "pfctl");
-        // the error of native is the reason
-        assert!(why.ends_with("open /dev/pf: Permission denied; be root"), "{why}");
     }
 }

@@ -35,14 +35,7 @@ impl What {
         [What::Published, What::Unpublished, What::Changed, What::Restored, What::Pf, What::Failed];
 
     pub const fn name(self) -> &'static str {
-        match self {
-            What::Published => "published",
-            What::Unpublished => "unpublished",
-            What::Changed => "changed",
-            What::Restored => "restored",
-            What::Pf => "pf",
-            What::Failed => "failed",
-        }
+        ["published", "unpublished", "changed", "restored", "pf", "failed"][self as usize]
     }
 }
 
