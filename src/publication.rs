@@ -119,10 +119,7 @@ pub(crate) fn unusable(address: IpAddr) -> Option<&'static str> {
 fn embedded(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().or(match v6.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-                Some(Ipv4Addr::new(a, b, c, d))
-            }
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))),
             _ => None,
         }),
         IpAddr::V4(_) => None,
@@ -175,12 +172,8 @@ impl Redirect {
 /// `8080 on em0 -> 10.0.0.2:80`, after the protocol.
 impl fmt::Display for Redirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} on {} -> ", self.protocol, self.host, self.place)?;
-        match self.target {
-            IpAddr::V4(v4) => write!(f, "{v4}:{}", self.jail),
-            IpAddr::V6(v6) => write!(f, "[{v6}]:{}", self.jail),
-        }?;
-        f.write_str(if self.af_to { " by af-to" } else { "" })
+        let (target, by) = (Place::Address(self.target), if self.af_to { " by af-to" } else { "" });
+        write!(f, "{} {} on {} -> {target}:{}{by}", self.protocol, self.host, self.place, self.jail)
     }
 }
 

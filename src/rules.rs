@@ -14,7 +14,7 @@ use crate::name::Label;
 use crate::net::{Direction, Interface, Place, PortRange, Protocol};
 use crate::options::Options;
 use crate::publication::{Answer, Publication, Redirect, distinct};
-use crate::rule::{Address, Match, Rule, StateOptions};
+use crate::rule::{Address, Match, Member, Rule, StateOptions};
 
 /// The group of the interfaces that the host's own stack uses to reach itself.
 const LOOPBACK: &str = "lo";
@@ -220,21 +220,14 @@ fn without_repetition(mut rules: Vec<Rule>) -> Vec<Rule> {
             Rule::Rdr { .. } | Rule::AfTo { .. } => (None, None),
         };
         let kind = (mem::discriminant(rule), direction, tagged);
-        let Match { on, family, protocol, from, to, ports } = rule.matches_mut();
-        let mut new = |on, from, to| seen.insert((kind.clone(), on, from, to, *family, *protocol, *ports));
-        let (one_on, one_from, one_to) = (on.first().copied(), from.first().cloned(), to.first().cloned());
-        if on.len() > 1 {
-            on.retain(|on| new(Some(*on), one_from.clone(), one_to.clone()));
-            !on.is_empty()
-        } else if from.len() > 1 {
-            from.retain(|from| new(one_on, Some(from.clone()), one_to.clone()));
-            !from.is_empty()
-        } else if to.len() > 1 {
-            to.retain(|to| new(one_on, one_from.clone(), Some(to.clone())));
-            !to.is_empty()
-        } else {
-            new(one_on, one_from, one_to)
-        }
+        let matches = rule.matches_mut();
+        let packets = (matches.family, matches.protocol, matches.ports);
+        let owned = matches.members().map(|Member { on, from, to }| (on.copied(), from.cloned(), to.cloned()));
+        let new: Vec<_> = owned.filter(|one| seen.insert((kind.clone(), packets, one.clone()))).collect();
+        matches.on = distinct(new.iter().filter_map(|(on, ..)| *on));
+        matches.from = distinct(new.iter().filter_map(|(_, from, _)| from.clone()));
+        matches.to = distinct(new.iter().filter_map(|(.., to)| to.clone()));
+        !new.is_empty()
     });
     rules
 }
