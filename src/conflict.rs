@@ -3,8 +3,6 @@
 //! Pure: no host is read. pf itself would load every overlap, and one rule would win: the first one on FreeBSD 14, the
 //! last anchor on 15.1. So kport relies on no order, and refuses overlaps.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
 use crate::error::{Problem, Result, Setting, error};
@@ -51,18 +49,14 @@ pub fn among(claims: &[(&JailName, Redirect)], interfaces: Interfaces<'_>) -> Ve
     let of_two = overlapping(all, interfaces).filter(|[(owner, _), (jail, _)]| owner != jail);
     let problem = |[(owner, other), (jail, redirect)]: [(&JailName, &Redirect); 2]| {
         let both = format!("{other} of {} and {redirect} of {}", owner.mention(), jail.mention());
-        Problem {
-            seen: format!("{both} now match the same packets, and which one wins differs between FreeBSD 14 and 15"),
-            remedy: "publish one of them on another port or address".to_owned(),
-        }
+        let seen = format!("{both} now match the same packets, and which one wins differs between FreeBSD 14 and 15");
+        Problem::new(seen, "publish one of them on another port or address")
     };
     of_two.map(problem).collect()
 }
 
-pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces: Interfaces<'_>) -> Option<Problem> {
-    if !overlap(redirect, theirs, interfaces) {
-        return None;
-    }
+/// A redirect that overlaps one of another jail.
+pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect) -> Problem {
     let shown = if redirect.host.count() == 1 { redirect.host } else { theirs.host };
     let mut seen = format!("{} {shown} on {} is published by {owner}", redirect.protocol, theirs.place);
     if theirs.host != shown {
@@ -71,7 +65,7 @@ pub fn with_jail(redirect: &Redirect, owner: &str, theirs: &Redirect, interfaces
     if theirs.place != redirect.place {
         seen.push_str(&format!(", and {} is also reached through {}", redirect.place, theirs.place));
     }
-    Some(Problem { seen, remedy: "choose another host port, or unpublish that one".to_owned() })
+    Problem::new(seen, "choose another host port, or unpublish that one")
 }
 
 /// A redirect that would take the traffic of a socket: publishing port 22 must not lock the administrator out.
@@ -89,45 +83,34 @@ pub fn with_listener(redirect: &Redirect, listener: &Listener, interfaces: Inter
     if !interfaces.overlap(place, redirect.place) {
         return None;
     }
-    let at = match place {
-        Place::Any | Place::AnyOf(_) => "every address".to_owned(),
-        place => place.to_string(),
-    };
+    let at = listener.address.map_or("every address".to_owned(), |address| Place::Address(address).to_string());
     let (protocol, port, from) = (redirect.protocol, listener.port, redirect.place);
     let there = format!("a socket of the host listens on {protocol} port {port} of {at}");
-    Some(Problem {
-        seen: format!("{there}, and would not get traffic from {from} (to find it: sockstat -l -p {port})"),
-        remedy: "choose another host port".to_owned(),
-    })
+    let seen = format!("{there}, and would not get traffic from {from} (to find it: sockstat -l -p {port})");
+    Some(Problem::new(seen, "choose another host port"))
 }
 
 /// The same redirect for a part of its place, each for one address or interface: the interfaces of the host for every
 /// address, then the addresses that the place has.
 pub fn narrower(redirect: &Redirect, interfaces: Interfaces<'_>) -> Vec<Redirect> {
-    let family = redirect.family();
-    let usable = |address: &IpAddr| {
-        Family::of(*address) == family
-            && !address.is_loopback()
-            && Place::address(*address) == Ok(Place::Address(*address))
+    let usable = |own: &&IpNet| {
+        let address = own.addr();
+        let can_be_published = Place::address(address) == Ok(Place::Address(address)) && !address.is_loopback();
+        can_be_published && Family::of(address) == redirect.family()
     };
-    let addresses = |known: &HostInterface| -> Vec<Place> {
-        known.addresses.iter().map(IpNet::addr).filter(usable).map(Place::Address).collect()
+    let is_part = |known: &&HostInterface| match redirect.place {
+        Place::Interface(name) => known.is_in(name),
+        place => place.is_any(),
     };
-    let has = |known: &&HostInterface| known.up && !addresses(known).is_empty();
-    let mut known: Vec<&HostInterface> = match redirect.place {
-        Place::Interface(name) => interfaces.members(name).filter(has).collect(),
-        Place::Any | Place::AnyOf(_) => interfaces.0.iter().filter(has).collect(),
-        Place::Address(_) => vec![],
-    };
+    let has = |known: &&HostInterface| known.up && known.addresses.iter().any(|own| usable(&own));
+    let mut known: Vec<&HostInterface> = interfaces.0.iter().filter(is_part).filter(has).collect();
     known.sort_by_key(|known| known.is_of_jails());
-    let mut places: Vec<Place> = vec![];
     // an interface has both families: it is not a part of the addresses of one
-    if !matches!(redirect.place, Place::AnyOf(_)) {
-        places.extend(known.iter().map(|known| Place::Interface(known.name)));
-    }
-    places.extend(known.iter().flat_map(|known| addresses(known)));
-    places.retain(|place| *place != redirect.place);
-    places.into_iter().map(|place| Redirect { place, ..*redirect }).collect()
+    let whole = known.iter().filter(|_| !matches!(redirect.place, Place::AnyOf(_)));
+    let names = whole.map(|known| Place::Interface(known.name));
+    let addresses = known.iter().flat_map(|known| &known.addresses).filter(usable);
+    let places = names.chain(addresses.map(|own| Place::Address(own.addr()))).filter(|place| *place != redirect.place);
+    places.map(|place| Redirect { place, ..*redirect }).collect()
 }
 
 /// Refuses a redirect of an address that is not the host's: pf would take packets that the host only forwards.
@@ -156,8 +139,7 @@ pub fn with_foreign(redirect: &Redirect, foreign: &ForeignRedirect, interfaces: 
         anchor => format!("anchor {anchor}"),
     };
     let (Redirect { protocol, host, place, .. }, text) = (redirect, foreign.text.trim());
-    meets.then(|| Problem {
-        seen: format!("{owner} has a redirect of its own for {protocol} {host} on {place}: {text}"),
-        remedy: "remove one of them (which of them wins differs between FreeBSD 14 and 15)".to_owned(),
-    })
+    let seen = || format!("{owner} has a redirect of its own for {protocol} {host} on {place}: {text}");
+    let remedy = "remove one of them (which of them wins differs between FreeBSD 14 and 15)";
+    meets.then(|| Problem::new(seen(), remedy))
 }

@@ -326,6 +326,10 @@ pub struct Problem {
 }
 
 impl Problem {
+    pub(crate) fn new(seen: impl Into<String>, remedy: impl Into<String>) -> Problem {
+        Problem { seen: seen.into(), remedy: remedy.into() }
+    }
+
     /// The finding as an error.
     pub fn error(&self, kind: Kind) -> Error {
         Error::new(kind, self.to_string())

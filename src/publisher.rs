@@ -16,7 +16,7 @@ mod survey;
 mod writer;
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Result, error};
+use crate::error::{Result, error};
 use crate::host::{Host, Jail};
 pub use crate::pf::Counters;
 use crate::pf::Firewall;
@@ -156,29 +156,22 @@ impl<'a> Publisher<'a> {
     ///
     /// As for [`Publisher::publish`]; [`Kind::Argument`] if there is no request, and for requests of several jails.
     pub fn publish_all(&self, requests: &[Request]) -> Result<Outcome> {
-        let jail = match requests {
-            [] => return Err(Error::new(Kind::Argument, "there is nothing to publish; unpublish the jail instead")),
-            [first, ..] => &first.jail,
+        let Some(Request { jail, no_jail, .. }) = requests.first() else {
+            return Err(error!(Argument, "there is nothing to publish; unpublish the jail instead"));
         };
         if let Some(other) = requests.iter().find(|request| request.jail != *jail) {
-            return Err(error!(
-                Argument,
-                "{} and {} are two jails: publish each by itself",
-                jail.mention(),
-                other.jail.mention()
-            ));
+            let (one, other) = (jail.mention(), other.jail.mention());
+            return Err(error!(Argument, "{one} and {other} are two jails: publish each by itself"));
         }
-        for request in requests {
-            addresses::check_no_jail(request, requests[0].no_jail)?;
-        }
+        requests.iter().try_for_each(|request| addresses::check_no_jail(request, *no_jail))?;
         self.wait(requests)?;
         self.run(requests, |writer| {
             let survey = writer.survey;
             let old = writer.record(&jail.anchor())?;
-            let new = resolve(survey, requests, old.as_ref())?;
-            check(survey, requests, old.as_ref(), &new)?;
-            let requested = request::after(old.as_ref().filter(|_| new.adds), requests);
-            change(writer, old.as_ref(), Record { requested, ..new.record }, Verification::of(requests, true))
+            let (new, kept) = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), kept, &new)?;
+            let requested = request::after(kept, requests);
+            change(writer, old.as_ref(), Record { requested, ..new }, Verification::of(requests, true))
         })
     }
 
@@ -198,10 +191,10 @@ impl<'a> Publisher<'a> {
             }
             let old = survey.readable(&request.jail);
             let requests = std::slice::from_ref(&request);
-            let new = resolve(survey, requests, old.as_ref())?;
-            check(survey, requests, old.as_ref(), &new)?;
-            let wanted = crate::rules::of_all(&new.record.publications);
-            verify(survey, &new.record, &wanted, self.firewall.status()?, Verification::of(requests, false))
+            let (new, kept) = resolve(survey, requests, old.as_ref())?;
+            check(survey, requests, old.as_ref(), kept, &new)?;
+            let wanted = crate::rules::of_all(&new.publications);
+            verify(survey, &new, &wanted, self.firewall.status()?, Verification::of(requests, false))
         })
     }
 

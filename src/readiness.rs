@@ -10,12 +10,14 @@ mod judged;
 mod lines;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::rc::Rc;
 
-pub use answers::{Ways, on_the_lan, unanswered};
+pub use crate::pfconf::PF_CONF;
+pub use answers::{answers, on_the_lan, unanswered};
 pub use interfaces::{everywhere, interfaces, neighbour_discovery, skip};
 pub use judged::{MainRuleset, bypassed, calls, main_ruleset, name_by_file, remedy};
-pub use lines::{CALLS, Wildcard, can_be_turned, end_of_path, missing, missing_in, pf_conf, uncalled, wildcards};
+pub use lines::{CALLS, Wildcard, can_be_turned, end_of_path, missing, missing_in, uncalled, wildcards};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,24 +129,27 @@ pub fn limits(host: &dyn Host, which: impl Fn(&str) -> bool) -> Result<Findings>
     for (name, zone, effect) in LIMITS.into_iter().filter(|(name, ..)| which(name)) {
         let value = |of: &str| host.sysctl(&format!("vm.uma.{zone}.{of}"));
         let (Some(used), Some(limit)) = (value("stats.current")?, value("limit.max_items")?) else { continue };
-        let problem = || Problem {
-            seen: format!("pf has {used} {name}, and its limit is {limit}: {effect}"),
-            remedy: format!("add to /etc/pf.conf: set limit {name} {}, {RELOAD}", 2 * used.max(limit)),
+        let list = match used {
+            _ if used >= limit => &mut found.problems,
+            _ if used >= limit - limit / 10 => &mut found.warnings,
+            _ => continue,
         };
-        if used >= limit {
-            found.problems.push(problem());
-        } else if used >= limit - limit / 10 {
-            found.warnings.push(problem());
-        }
+        let remedy = format!("add to /etc/pf.conf: set limit {name} {}, {RELOAD}", 2 * used.max(limit));
+        list.push(Problem::new(format!("pf has {used} {name}, and its limit is {limit}: {effect}"), remedy));
     }
     Ok(found)
 }
 
+/// pf does not evaluate the rules of kport; those of nat only count if a rule needs it.
+pub fn unused(host: &dyn Host, status: &Status, needs_nat: bool) -> Option<Problem> {
+    // a host from a file has none
+    let file = (!host.is_played()).then_some(Path::new(PF_CONF));
+    disabled(status).or_else(|| uncalled(status, needs_nat, file))
+}
+
 pub fn disabled(status: &Status) -> Option<Problem> {
-    (!status.enabled).then(|| Problem {
-        seen: "pf is disabled, so nothing would be redirected".to_owned(),
-        remedy: "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)".to_owned(),
-    })
+    let remedy = "enable it: service pf onestart (and at boot: sysrc pf_enable=YES)";
+    (!status.enabled).then(|| Problem::new("pf is disabled, so nothing would be redirected", remedy))
 }
 
 /// The kernel refuses to change pf: the calls of /dev/pf above kern.securelevel 2 (pfioctl() of sys/netpfil/pf/pf_ioctl.c), and since
@@ -162,18 +167,15 @@ pub fn securelevel(host: &dyn Host, by_pfctl: bool) -> Result<Option<Problem>> {
         _ => format!("kern.securelevel is {level}: pf's rules cannot be changed until the next boot"),
     };
     let remedy = format!("allow it from the next boot on: sysrc kern_securelevel={fine}, then reboot");
-    Ok(Some(Problem { seen, remedy }))
+    Ok(Some(Problem::new(seen, remedy)))
 }
 
 /// pf does not filter what the host sends to itself, which host access needs. `who` publishes with it.
 pub fn unfiltered(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
-    Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Problem {
-        seen: format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes"),
-        remedy:
-            "sysctl net.pf.filter_local=1, then, since it counts when pf is enabled: service pf restart (and for the \
-                 next boot: kport setup --host-access --write)"
-                .to_owned(),
-    }))
+    let remedy = "sysctl net.pf.filter_local=1, then, since it counts when pf is enabled: service pf restart (and for the \
+                  next boot: kport setup --host-access --write)";
+    let seen = || format!("net.pf.filter_local is 0, so the host itself does not reach what {who} publishes");
+    Ok((host.sysctl("net.pf.filter_local")? == Some(0)).then(|| Problem::new(seen(), remedy)))
 }
 
 /// The other packet filters that rc.conf(5) enables, by its variables; `value` returns the value of one.
@@ -184,22 +186,19 @@ pub fn other_firewalls(value: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
         // checkyesno() of rc.subr(8)
         matches!(value.as_str(), "yes" | "true" | "on" | "1")
     };
-    let found = FILTERS.iter().filter(on).map(|(name, filter)| Problem {
-        seen: format!("{name} is set, so {filter} filters the packets of published ports as well"),
-        remedy: format!("pass them there, too, or disable it: sysrc {name}=NO"),
-    });
-    found.collect()
+    let problem = |(name, filter): &(&str, &str)| {
+        let seen = format!("{name} is set, so {filter} filters the packets of published ports as well");
+        Problem::new(seen, format!("pass them there, too, or disable it: sysrc {name}=NO"))
+    };
+    FILTERS.iter().filter(on).map(problem).collect()
 }
 
 /// pf filters at the members of bridges, where answers would be translated back. `who` publishes what translates sources.
 pub fn bridge_members(host: &dyn Host, who: &str) -> Result<Option<Problem>> {
+    let what = format!("answers to what is translated for {who} are translated back too early");
+    let remedy = "sysctl net.link.bridge.pfil_member=0 (and in /etc/sysctl.conf)";
     let looks = host.sysctl("net.link.bridge.pfil_member")?.is_some_and(|value| value != 0);
-    Ok(looks.then(|| Problem {
-        seen: format!(
-            "net.link.bridge.pfil_member is 1: answers to what is translated for {who} are translated back too early"
-        ),
-        remedy: "sysctl net.link.bridge.pfil_member=0 (and in /etc/sysctl.conf)".to_owned(),
-    }))
+    Ok(looks.then(|| Problem::new(format!("net.link.bridge.pfil_member is 1: {what}"), remedy)))
 }
 
 /// The sysctl that enables forwarding, and its variable in rc.conf(5).
@@ -221,16 +220,8 @@ pub fn unforwarded<'a>(
     if needed.peek().is_none() || host.sysctl(sysctl)? != Some(0) {
         return Ok(None);
     }
-    for redirect in needed {
-        if !Interfaces(interfaces()?).is_own(redirect.target) {
-            return Ok(Some(Problem {
-                seen: format!(
-                    "the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {}",
-                    redirect.target
-                ),
-                remedy: format!("enable it: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"),
-            }));
-        }
-    }
-    Ok(None)
+    let all = Interfaces(interfaces()?);
+    let Some(Redirect { target, .. }) = needed.find(|redirect| !all.is_own(redirect.target)) else { return Ok(None) };
+    let seen = format!("the host does not forward {family} packets ({sysctl} is 0), so none would arrive at {target}");
+    Ok(Some(Problem::new(seen, format!("enable it: sysctl {sysctl}=1 (and at boot: sysrc {variable}=YES)"))))
 }

@@ -425,8 +425,7 @@ fn status(network: &Network, program: &dyn Program) -> Result<(), Failure> {
 fn problem(session: &Session, options: &Options) -> Result<Option<String>, Failure> {
     let (host, status) = (&*session.host, session.firewall.status()?);
     let needs_nat = options.translate_sources();
-    let mut problem =
-        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
+    let mut problem = readiness::unused(host, &status, needs_nat);
     if problem.is_none() && options.host_access {
         problem = readiness::unfiltered(host, "this network")?;
     }

@@ -86,9 +86,7 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) -> Result<()> {
     let refuse = |why: String| Err(error!(Unavailable, "self-test not run: {why}"));
     let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
-    if let Some(problem) =
-        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, readiness::pf_conf(host)))
-    {
+    if let Some(problem) = readiness::unused(host, &status, false) {
         return refuse(problem.to_string());
     }
     for anchor in firewall.anchors()? {

@@ -110,21 +110,19 @@ fn candidates(survey: &Survey<'_>, request: &Request, jail: Option<&Jail>) -> Re
     if request.no_jail {
         return of_no_jail(survey, request);
     }
-    let ask = |jail| reported(&request.jail, jail, |jail| survey.reported_by(jail));
-    let Some(jail) = jail.filter(|jail| jail.vnet) else {
-        return Ok(Addresses::given(if request.addresses.is_empty() { ask(jail)? } else { request.addresses.clone() }));
-    };
+    let with_stack = jail.filter(|jail| jail.vnet);
     if !request.addresses.is_empty() {
-        let places = survey.places()?;
-        if let Some(own) = request.addresses.iter().find(|a| unusable(**a).is_none() && places.is_own(**a)) {
-            let why =
-                format!("jail {} has a network stack of its own: redirects would go to the host", quoted(&jail.name));
-            return Err(error!(Argument, "{own} is an address of the host, and {why}")
+        let places = with_stack.map(|_| survey.places()).transpose()?;
+        let is_own = |a: &&IpAddr| unusable(**a).is_none() && places.is_some_and(|places| places.is_own(**a));
+        if let Some(own) = request.addresses.iter().find(is_own) {
+            let what = format!("{own} is an address of the host, and {} has", request.jail.mention());
+            return Err(error!(Argument, "{what} a network stack of its own: redirects would go to the host")
                 .remedy("give an address of the jail with", Setting::Address));
         }
         return Ok(Addresses::given(request.addresses.clone()));
     }
-    let found = ask(Some(jail))?;
+    let found = reported(&request.jail, jail, |jail| survey.reported_by(jail))?;
+    let Some(jail) = with_stack else { return Ok(Addresses::given(found)) };
     let mut believed: Vec<IpAddr> = vec![];
     let mut doubts: Vec<(IpAddr, Doubt)> = vec![];
     for family in request.families() {
@@ -177,18 +175,14 @@ pub(super) fn check_no_jail(request: &Request, first: bool) -> Result<()> {
 
 /// The given addresses of a target that is not a jail, unless they are those of the host or of a jail.
 fn of_no_jail(survey: &Survey<'_>, request: &Request) -> Result<Addresses> {
-    let own = request.jail.anchor();
     for address in request.addresses.iter().copied().filter(|address| unusable(*address).is_none()) {
         let whose = match survey.places()?.is_own(address) {
             true => Some("the host, or of a jail on the host's network stack".to_owned()),
-            false => survey.leading_to(&own, None, address, true)?,
+            false => survey.leading_to(&request.jail, None, address, true)?,
         };
         if let Some(whose) = whose {
-            let name = quoted(request.jail.as_str());
-            return Err(error!(
-                Argument,
-                "{address} is an address of {whose}, and {name} is given as a target that is not a jail"
-            ));
+            let (what, name) = (format!("{address} is an address of {whose}"), quoted(request.jail.as_str()));
+            return Err(error!(Argument, "{what}, and {name} is given as a target that is not a jail"));
         }
     }
     Ok(Addresses::given(request.addresses.clone()))
@@ -220,7 +214,7 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
             return because(true, format!("is on the network of {interface}, {why}"));
         }
     }
-    if let Some(other) = survey.leading_to(&request.jail.anchor(), Some(jail), address, trusted)? {
+    if let Some(other) = survey.leading_to(&request.jail, Some(jail), address, trusted)? {
         let why = format!("is already the target of redirects of {other} (if that jail is gone, run kport apply)");
         return because(false, why);
     }
@@ -234,11 +228,11 @@ fn doubt(survey: &Survey<'_>, request: &Request, jail: &Jail, address: IpAddr) -
 /// Whether an interface connects jails, and not the outside.
 fn leads_to_jails(survey: &Survey<'_>, interface: Interface) -> Result<bool> {
     for family in Family::ALL {
-        if survey.default_route(family)? == Some(interface) {
+        if survey.gateway(family)? == Some(interface) {
             return Ok(false);
         }
     }
-    let known = survey.interfaces()?.iter().find(|known| known.name == interface);
+    let known = survey.places()?.0.iter().find(|known| known.name == interface);
     Ok(known.is_some_and(HostInterface::is_of_jails))
 }
 
@@ -273,7 +267,7 @@ pub(super) fn expected(survey: &Survey<'_>, request: &Request) -> Result<Vec<IpA
     let mut families = request.options.families.clone();
     if families.is_empty() {
         let (mut of_jails, mut of_host) = (vec![], vec![]);
-        for interface in survey.interfaces()? {
+        for interface in survey.places()?.0 {
             let networks = interface.addresses.iter().map(ipnet::IpNet::addr);
             let usable = |address: &IpAddr| match address {
                 IpAddr::V4(v4) => !v4.is_loopback(),
@@ -311,7 +305,7 @@ pub fn for_address(
     let begin = (pace.now)();
     // when the first family had an address
     let mut first: Option<Instant> = None;
-    let mut watched: Option<Watched> = None;
+    let mut watched = Watched { jid: None, watch: None, interval: pace.poll };
     let mut told = String::new();
     let mut tell = |why: String| {
         if why != told {
@@ -341,74 +335,48 @@ pub fn for_address(
             }
             Err(error) => return Err(error),
         }
-        // the socket of a jail that is gone must be closed, too
-        watched = watched.filter(|watched| jail.as_ref().is_some_and(|jail| jail.jid == watched.jid));
-        match (&mut watched, jail.filter(|jail| jail.vnet)) {
-            (None, Some(jail)) => {
-                let mut new = Watched::new(host, &jail, rest, observer, pace);
-                // it does not report what happened before it was opened, so read again at once
-                if new.watch.is_none() {
-                    new.wait(rest, observer, pace);
-                }
-                watched = Some(new);
+        let jail = jail.filter(|jail| jail.vnet);
+        let jid = jail.as_ref().map(|jail| jail.jid);
+        // the socket of a jail that is gone is closed, too
+        if watched.jid != jid {
+            let watch = jail.map_or(Ok(None), |jail| host.watch(&jail, rest)).unwrap_or_else(|error| {
+                observer.detail(&format!("reading every {} ms: {error}", pace.poll.as_millis()));
+                None
+            });
+            watched = Watched { jid, watch, interval: pace.poll };
+            // it does not report what happened before it was opened, so read again at once
+            if watched.watch.is_some() {
+                continue;
             }
-            (Some(watched), _) => watched.wait(rest, observer, pace),
-            (None, None) => (pace.sleep)(rest.min(pace.poll)),
         }
+        watched.wait(rest, observer, pace);
     }
 }
 
-/// A jail whose network is watched.
+/// What is watched while nothing else is to be done.
 struct Watched {
-    jid: i32,
+    /// The jail whose network it is.
+    jid: Option<i32>,
     /// `None` if the system does not report changes, or no longer does.
     watch: Option<Watch>,
     interval: Duration,
 }
 
 impl Watched {
-    fn new(host: &dyn Host, jail: &Jail, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) -> Watched {
-        let watch = host.watch(jail, left).unwrap_or_else(|error| {
-            observer.detail(&format!("reading every {} ms: {error}", pace.poll.as_millis()));
-            None
-        });
-        Watched { jid: jail.jid, watch, interval: pace.poll }
-    }
-
     /// Waits until it is time to read again.
     fn wait(&mut self, left: Duration, observer: &dyn Observer, pace: &Pace<'_>) {
-        let Some(watch) = &self.watch else { return (pace.sleep)(left.min(pace.poll)) };
-        match watch.wait(left.min(self.interval)) {
-            Ok(true) => {
+        match self.watch.as_ref().map(|watch| watch.wait(left.min(self.interval))) {
+            Some(Ok(true)) => {
                 self.interval = pace.poll;
                 (pace.sleep)(left.min(pace.settle));
             }
-            Ok(false) => self.interval = (2 * self.interval).min(pace.longest),
-            Err(error) => {
+            Some(Ok(false)) => self.interval = (2 * self.interval).min(pace.longest),
+            Some(Err(error)) => {
                 observer.detail(&format!("reading every {} ms: the routing socket: {error}", pace.poll.as_millis()));
                 self.watch = None;
                 (pace.sleep)(left.min(pace.poll));
             }
+            None => (pace.sleep)(left.min(pace.poll)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::publisher::Unobserved;
-
-    /// A change that was not reported is found, even if the reads become less frequent.
-    #[test]
-    fn a_watch_that_tells_nothing() {
-        let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
-        let poll = Duration::from_millis(2);
-        let mut watched = Watched { jid: 1, watch: Some(Watch::new(here.into())), interval: poll };
-        let pace = Pace { poll, longest: 3 * poll, sleep: &|_| unreachable!(), ..PACE };
-        let intervals = [(); 3].map(|()| {
-            watched.wait(Duration::MAX, &Unobserved, &pace);
-            watched.interval
-        });
-        assert_eq!(intervals, [2 * poll, 3 * poll, 3 * poll]);
     }
 }

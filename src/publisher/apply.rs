@@ -6,12 +6,12 @@ use std::net::IpAddr;
 
 use super::addresses::check_no_jail;
 use super::change::{Verification, change, replaced};
-use super::resolve::{Resolved, check, resolve};
+use super::resolve::{check, resolve};
 use super::states;
 use super::survey::{Outdated, Survey};
 use super::writer::Writer;
 use super::{Outcome, Phase, Publisher, Request};
-use crate::error::{Cause, Error, Kind, Result, quoted};
+use crate::error::{Error, Result, quoted};
 use crate::host::{Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::publication::Redirect;
@@ -56,12 +56,8 @@ impl Publisher<'_> {
         let mut records = self.store.records()?;
         let mut found = vec![];
         for anchor in records.anchors()? {
-            let record = match records.get(&anchor) {
-                Ok(Some(record)) if record.boot == survey.boot => record,
-                Ok(_) => continue,
-                Err(e) if e.kind() == Kind::Unsupported || e.cause() == Some(Cause::DamagedRecord) => continue,
-                Err(error) => return Err(error),
-            };
+            let record = records.get(&anchor).ok().flatten().filter(|record| record.boot == survey.boot);
+            let Some(record) = record else { continue };
             found.push(Recorded {
                 gone: survey.is_gone(&record)?,
                 requests: Request::of_record(&record),
@@ -137,7 +133,7 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
     if let Some(record) = &old
         && survey.is_gone(record)?
     {
-        writer.drop_outdated(&anchor, Outdated::Gone(Box::new(record.clone())))?;
+        writer.drop_outdated(&anchor, Outdated::gone(record))?;
         old = None;
     }
     let requests = requests(old.as_ref(), configured);
@@ -158,10 +154,9 @@ fn follow(writer: &mut Writer<'_>, jail: &JailName, configured: Option<&[Request
         .iter()
         .try_for_each(|request| check_no_jail(request, first.no_jail))
         .and_then(|()| resolve(survey, &requests, old.as_ref()))
-        .and_then(|resolved| {
+        .and_then(|(record, _)| {
             // what is published already was checked then
-            let resolved = Resolved { adds: old.is_some(), ..resolved };
-            check(survey, &requests, old.as_ref(), &resolved).map(|()| resolved.record)
+            check(survey, &requests, old.as_ref(), old.as_ref(), &record).map(|()| record)
         });
     let record = match (resolved, &old) {
         (Ok(record), _) => record,
@@ -243,7 +238,7 @@ fn restore(writer: &mut Writer<'_>, anchor: &Anchor) -> Result<()> {
     let wanted = rules::of_all(&record.publications);
     // after an interrupted change pf may have the previous set, and that may look the same
     if !record.replaces.is_empty() || !survey.firewall.holds(anchor, &wanted)? {
-        survey.phase(Phase::Load)?;
+        survey.observer.phase(Phase::Load)?;
         survey.firewall.replace(anchor, &wanted)?;
         writer.outcome.changed = true;
         survey.note(format!("{}: loaded again", record.mention()));
@@ -298,7 +293,7 @@ fn gc(writer: &mut Writer<'_>) -> Result<()> {
             ));
             return Ok(());
         }
-        writer.drop_outdated(&anchor, Outdated::Unrecorded).map_err(|error| error.context(&anchor))
+        writer.drop_outdated(&anchor, Outdated::unrecorded(&anchor)).map_err(|error| error.context(&anchor))
     };
     if !survey.each("anchors", &survey.firewall.anchors()?, &mut errors, cleared) {
         return Error::all(errors);
@@ -318,7 +313,7 @@ fn gc_one(writer: &mut Writer<'_>, anchor: &Anchor, jails: &Jails) -> Result<boo
     // not by the list, which is older: jails start meanwhile
     let alive = may_run || !writer.survey.is_gone(&record)?;
     if !alive {
-        writer.drop_outdated(anchor, Outdated::Gone(Box::new(record)))?;
+        writer.drop_outdated(anchor, Outdated::gone(&record))?;
     }
     Ok(alive)
 }

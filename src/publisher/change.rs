@@ -1,16 +1,16 @@
 //! From one record to the next one: record, load, verify, end states, settle; on an error, undo. And to none: unpublish.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use super::request::{has_ports, left};
-use super::survey::Survey;
+use super::survey::{STARTING, Survey, gateway};
 use super::writer::Writer;
 use super::{Outcome, Phase, Publisher, Request, states};
 use crate::calls;
 use crate::error::{Error, Kind, Problem, Result};
-use crate::host::{Jail, Snapshot};
+use crate::host::{Host, Jail, Snapshot};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, PerFamily, Place};
 use crate::options::Options;
@@ -30,10 +30,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a publish may judge a main ruleset that has changed.
 const JUDGING: Duration = Duration::from_secs(2);
-
-/// The administrator's file, from which messages have their words. It may be newer than what pf has: a rule that it does not have is
-/// shown as pf prints it.
-const PF_CONF: &str = "/etc/pf.conf";
 
 /// What a publication needs in addition to its rules.
 #[derive(Clone, Copy)]
@@ -70,10 +66,10 @@ pub(super) fn change(
         && old.jid == record.jid
         && let Some(status) = firewall.unchanged(&anchor, &wanted)?
     {
+        // another start of the jail may follow, and its time starts now; not with each of two calls in a row, which change nothing
         let restarts = record.jid.is_none()
             && !record.no_jail
-            && (survey.is_half_over(old)? || old.earlier_jid != record.earlier_jid);
-        // another start of the jail may follow, and its time starts now
+            && (survey.age(old)? >= STARTING / 2 || old.earlier_jid != record.earlier_jid);
         if restarts || old.reported != record.reported || old.requested != record.requested {
             writer.put(&record)?;
         }
@@ -91,12 +87,11 @@ pub(super) fn change(
     // whose redirects pf certainly has
     let known = old.filter(|old| old.replaces.is_empty() && old.publications != record.publications);
     let before = states::from_before(&record, known, survey)?;
-    survey.phase(Phase::Record)?;
+    survey.observer.phase(Phase::Record)?;
     record.replaces = old.map(replaced).unwrap_or_default();
     if !before.is_empty() && record.replaces.is_empty() {
         // nothing is replaced, but the next call is to end them if this one is killed
-        let (jail, options) = (record.jail.clone(), Options::default());
-        record.replaces.push(Publication { jail, options, redirects: vec![], via: BTreeMap::new(), answers: vec![] });
+        record.replaces.push(Publication::new(record.jail.clone(), vec![], Options::default(), |_| Ok(None))?);
     }
     if let Err(error) = writer.put(&record) {
         // the claims may be written already; the record is not
@@ -105,14 +100,14 @@ pub(super) fn change(
     }
 
     firewall.set_deadline(survey.deadline.reserving(RESERVED, 3));
-    let loaded = survey.phase(Phase::Load).and_then(|()| firewall.replace(&anchor, &wanted));
+    let loaded = survey.observer.phase(Phase::Load).and_then(|()| firewall.replace(&anchor, &wanted));
     let before_rules = rules::of_all(&record.replaces);
     let called = loaded.map(|()| writer.call(&anchor, &before_rules, &wanted));
     firewall.set_deadline(survey.deadline);
     let after_load = called.is_ok();
     let verified = called.and_then(|called| {
         called?;
-        survey.phase(Phase::Verify)?;
+        survey.observer.phase(Phase::Verify)?;
         verify(survey, &record, &wanted, firewall.status()?, verification)
     });
     if let Err(error) = verified {
@@ -123,30 +118,24 @@ pub(super) fn change(
     // From here on the jail is published: a failure is noted, not undone. The record keeps the old set until its
     // states are ended, so that the next call does what this one could not.
     let gone = states::to_end(&record, survey);
-    let ended = match gone.is_empty() && before.is_empty() {
-        true => Ok(0),
-        false => survey.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)),
-    };
-    match ended {
-        Ok(killed) => writer.outcome.killed = killed,
-        Err(error) => {
-            survey.note(format!(
-                "published, but connections that are no longer allowed continue ({error}); publish again to end them"
-            ));
-            return Ok(());
+    if !gone.is_empty() || !before.is_empty() {
+        match survey.observer.phase(Phase::Kill).and_then(|()| firewall.kill_states(&gone)) {
+            Ok(killed) => writer.outcome.killed = killed,
+            Err(error) => {
+                let continues = format!("connections that are no longer allowed continue ({error})");
+                survey.note(format!("published, but {continues}; publish again to end them"));
+                return Ok(());
+            }
         }
     }
     writer.end_from_before(&before);
     if !record.replaces.is_empty() {
-        let settled = survey.phase(Phase::Settle).and_then(|()| writer.settle(&mut record));
-        // the jid of an earlier start is not among what is replaced
-        if let (Ok(()), Some(old)) = (&settled, old.filter(|old| old.jid != record.jid)) {
+        if let Err(error) = survey.observer.phase(Phase::Settle).and_then(|()| writer.settle(&mut record)) {
+            let still = format!("the record still has the previous set as well ({error})");
+            survey.note(format!("published, but {still}; publish again to correct that"));
+        } else if let Some(old) = old.filter(|old| old.jid != record.jid) {
+            // the jid of an earlier start is not among what is replaced
             writer.release(old, Some(&record));
-        }
-        if let Err(error) = settled {
-            survey.note(format!(
-                "published, but the record still has the previous set as well ({error}); publish again to correct that"
-            ));
         }
     }
     Ok(())
@@ -165,7 +154,7 @@ pub(super) fn verify(
         None if verification.thorough => match dead(survey, &record.publications) {
             Ok(problems) => problems.iter().for_each(|problem| survey.note(problem.to_string())),
             // the ports are published anyway
-            Err(error) => survey.detail(&format!("it is unknown whether packets arrive: {error}")),
+            Err(error) => survey.observer.detail(&format!("it is unknown whether packets arrive: {error}")),
         },
         None => {}
     }
@@ -176,11 +165,10 @@ pub(super) fn verify(
 fn inert(survey: &Survey<'_>, record: &Record, wanted: &[Rule], status: Status) -> Result<Option<Problem>> {
     let host = survey.host;
     let needs_nat = wanted.iter().any(|r| matches!(r, Rule::Nat { .. }));
-    let mut problem =
-        readiness::disabled(&status).or_else(|| readiness::uncalled(&status, needs_nat, readiness::pf_conf(host)));
+    let mut problem = readiness::unused(host, &status, needs_nat);
     for family in Family::ALL {
         if problem.is_none() {
-            problem = readiness::unforwarded(host, family, record.redirects(), || survey.interfaces())?;
+            problem = readiness::unforwarded(host, family, record.redirects(), || Ok(survey.places()?.0))?;
         }
     }
     if problem.is_none() && record.publications.iter().any(|p| p.options.host_access) {
@@ -201,14 +189,15 @@ fn dead(survey: &Survey<'_>, publications: &[Publication]) -> Result<Vec<Problem
         Err(error) if error.kind() == Kind::Unsupported => Ok(vec![]),
         Err(error) => Err(error),
     };
-    let [inet, inet6] = Family::ALL.map(|family| survey.default_route(family));
+    let [inet, inet6] = Family::ALL.map(|family| survey.gateway(family));
     let host = Snapshot::new(host, PerFamily { inet: inet?, inet6: inet6? });
-    let around = Surroundings { host: &host, interfaces: survey.interfaces()?.into() };
+    let around = Surroundings { host: &host, interfaces: survey.places()?.0.into() };
     let mut main = MainRuleset::new(around, firewall.kept()?.as_deref(), rulesets)?;
     main.deadline = Some(survey.deadline.sooner(JUDGING));
-    main.file = firewall.redirects_packets().then_some(Path::new(PF_CONF));
+    // it may be newer than what pf has: a rule that it does not have is shown as pf prints it
+    main.file = firewall.redirects_packets().then_some(Path::new(readiness::PF_CONF));
     let found = readiness::of_jail(&main, publications);
-    survey.detail(&format!("main ruleset: {} evaluations", main.evaluations()));
+    survey.observer.detail(&format!("main ruleset: {} evaluations", main.evaluations()));
     if let Some(learned) = main.learned() {
         firewall.keep(&learned);
     }
@@ -259,10 +248,10 @@ fn roll_back(
 
 /// The record of a change that is being undone: pf is to have what was published, and may have what failed.
 fn way_back(record: &Record, old: Option<&Record>) -> Record {
-    let (publications, before) = old.map(|old| (old.publications.clone(), replaced(old))).unwrap_or_default();
-    let replaces = replaced(&Record { replaces: before, ..record.clone() });
-    let requested = old.map(|old| old.requested.clone()).unwrap_or_default();
-    Record { publications, replaces, requested, mapping_labels: record.mapping_labels, ..old.unwrap_or(record).clone() }
+    let nothing = || Record { publications: vec![], replaces: vec![], requested: vec![], ..record.clone() };
+    let back = old.cloned().unwrap_or_else(nothing);
+    let replaces = replaced(&Record { replaces: replaced(&back), ..record.clone() });
+    Record { replaces, mapping_labels: record.mapping_labels, ..back }
 }
 
 /// What pf, or the states, may still have when `old` is replaced. Each redirect with its options is listed once, even if a
@@ -313,19 +302,15 @@ fn unpublish(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, spec: O
         return Ok(());
     }
     let Some(spec) = spec else { return writer.drop_anchor(&jail.anchor(), old.as_ref()) };
-    writer.survey.phase(Phase::Resolve)?;
+    writer.survey.observer.phase(Phase::Resolve)?;
     let mut publications = old.as_ref().map(|o| o.publications.clone()).unwrap_or_default();
     for mapping in spec.mappings() {
         let here = places_of(writer.survey, mapping, &publications);
-        let mut found = false;
-        for publication in &mut publications {
-            let before = publication.redirects.len();
-            publication.redirects.retain(|r| !(has_ports(mapping, r) && here.contains(&r.place)));
-            found |= publication.redirects.len() < before;
-        }
-        if !found {
+        let is_of = |r: &Redirect| has_ports(mapping, r) && here.contains(&r.place);
+        if !publications.iter().flat_map(|p| &p.redirects).any(is_of) {
             writer.survey.note(format!("{} has not published {mapping}", jail.mention()));
         }
+        publications.iter_mut().for_each(|p| p.redirects.retain(|r| !is_of(r)));
     }
     publications.retain(|p| !p.redirects.is_empty());
     let Some(old) = old else { return Ok(()) };
@@ -333,8 +318,7 @@ fn unpublish(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, spec: O
         return writer.drop_anchor(&jail.anchor(), Some(old));
     }
     let requested = left(&old.requested, &publications);
-    let new = writer.survey.new_record(jail)?;
-    let (since, uptime, mapping_labels) = (new.since, new.uptime, new.mapping_labels);
+    let Record { since, uptime, mapping_labels, .. } = writer.survey.new_record(jail)?;
     let wanted = Record { since, uptime, mapping_labels, publications, requested, earlier_jid: None, ..old.clone() };
     // what stays was verified when it was published
     change(writer, Some(old), wanted, Verification { allow_inert: true, thorough: false })
@@ -342,14 +326,16 @@ fn unpublish(writer: &mut Writer<'_>, jail: &JailName, jid: Option<i32>, spec: O
 
 /// The name by which a jail has published, and its record: a jail that was renamed since is found by its jid.
 fn published_as(writer: &Writer<'_>, jail: &JailName, jid: Option<i32>) -> Result<(JailName, Option<Record>)> {
-    let mut record = writer.record(&jail.anchor())?;
+    let record = writer.record(&jail.anchor())?;
     // with a record by its name it was not renamed
-    let earlier = if record.is_some() { None } else { writer.survey.earlier_name(jail, jid)? };
-    if let Some(name) = &earlier {
+    if record.is_none()
+        && let Some(name) = writer.survey.earlier_name(jail, jid)?
+    {
         writer.survey.note(format!("{} has published as {}", jail.mention(), name.mention()));
-        record = writer.record(&name.anchor())?;
+        let record = writer.record(&name.anchor())?;
+        return Ok((name, record));
     }
-    Ok((earlier.unwrap_or_else(|| jail.clone()), record))
+    Ok((jail.clone(), record))
 }
 
 /// Whether an unpublish is too late: the jail was started again, and has published with another jid, or for a start that has
@@ -395,7 +381,7 @@ fn places_of(survey: &Survey<'_>, mapping: &Mapping, publications: &[Publication
         .map(|r| r.place)
         .collect();
     // without a default route there is no gateway interface, but the mapping can still be removed
-    let gateways = Family::ALL.into_iter().filter_map(|family| survey.gateway(family).ok());
+    let gateways = Family::ALL.into_iter().filter_map(|family| gateway(survey, family).ok());
     let there: HashSet<Place> = gateways.map(Place::Interface).filter(|place| with_ports.contains(place)).collect();
     match (there.is_empty(), with_ports.len()) {
         (true, 1) => with_ports,

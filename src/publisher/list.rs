@@ -12,7 +12,7 @@ use crate::publication::Redirect;
 use crate::readiness;
 use crate::rule::{Count, Rule};
 use crate::rules;
-use crate::store::{Record, Shown, Summary};
+use crate::store::{Shown, Summary};
 
 /// Whether pf has what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,21 +83,18 @@ fn list(survey: &Survey<'_>, jail: Option<&JailName>, counters: bool) -> Result<
         None => None,
     };
     let mut records = store.records()?;
-    let recorded = match &one {
-        Some(anchor) => vec![anchor.clone()],
-        None => records.anchors()?,
-    };
     // by the names below kport/. First pf, then what the records say: a jail's record is written before its rules are loaded
-    let mut all = match &one {
-        Some(anchor) => BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor, counters)?)]),
-        None => firewall.loaded_all(&recorded, counters)?,
-    };
-    let called = if one.is_some() { None } else { firewall.called(None, false)?.map(by_child) };
-    for anchor in recorded {
-        if !all.contains_key(anchor.child()) {
-            all.insert(anchor.child().to_owned(), Loaded::default());
+    let (all, called) = match &one {
+        Some(anchor) => (BTreeMap::from([(anchor.child().to_owned(), firewall.loaded(anchor, counters)?)]), None),
+        None => {
+            let recorded = records.anchors()?;
+            let mut all = firewall.loaded_all(&recorded, counters)?;
+            for anchor in recorded {
+                all.entry(anchor.child().to_owned()).or_default();
+            }
+            (all, firewall.called(None, false)?.map(by_child))
         }
-    }
+    };
     let count = all.len();
     let mut listed = Vec::with_capacity(count);
     // the counters need the rules of each record
@@ -130,7 +127,11 @@ fn list(survey: &Survey<'_>, jail: Option<&JailName>, counters: bool) -> Result<
                 let mut shown =
                     summarized(anchor.clone(), summary, &loaded, called_of_one.as_ref().or(called.as_ref()));
                 if !record.replaces.is_empty() {
-                    interrupted(&mut shown, &record, &loaded);
+                    // pf may have the previous set, and that may look the same
+                    if loaded.is_as_many(Count::of(&rules::of_all(&record.replaces))) {
+                        shown.liveness = Liveness::Missing;
+                    }
+                    shown.problem = Some("a change was interrupted; publish again, or kport apply".to_owned());
                 }
                 if counters && shown.liveness == Liveness::Live {
                     count_traffic(&mut shown, &wanted, loaded.translations, || firewall.filter_counters(&anchor))?;
@@ -154,10 +155,8 @@ fn inert(survey: &Survey<'_>, listed: &mut [Listed]) -> Result<()> {
     if live.peek().is_none() {
         return Ok(());
     }
-    let (status, file) = (survey.firewall.status()?, readiness::pf_conf(survey.host));
     // the published ports themselves need no nat
-    let problem = readiness::disabled(&status).or_else(|| readiness::uncalled(&status, false, file));
-    if let Some(problem) = problem {
+    if let Some(problem) = readiness::unused(survey.host, &survey.firewall.status()?, false) {
         for listed in live {
             listed.liveness = Liveness::Inert;
             listed.problem.get_or_insert_with(|| problem.to_string());
@@ -178,17 +177,14 @@ fn by_child(called: Vec<Entry>) -> ByChild {
     all
 }
 
-/// Whether what an anchor has is called.
-fn is_called(called: &ByChild, anchor: &Anchor, loaded: &Loaded) -> bool {
-    let Kinds { translates, filters } = called.get(anchor.child()).copied().unwrap_or_default();
-    (translates || loaded.translations.is_empty()) && (filters || loaded.filters == 0)
-}
-
 /// A jail's part, without counters.
 fn summarized(anchor: Anchor, summary: Summary, loaded: &Loaded, called: Option<&ByChild>) -> Listed {
     let published = !summary.redirects.is_empty();
-    let is_called = || called.is_none_or(|called| is_called(called, &anchor, loaded));
-    let live = published && loaded.is_as_many(summary.rules) && is_called();
+    let is_called = |called: &ByChild| {
+        let Kinds { translates, filters } = called.get(anchor.child()).copied().unwrap_or_default();
+        (translates || loaded.translations.is_empty()) && (filters || loaded.filters == 0)
+    };
+    let live = published && loaded.is_as_many(summary.rules) && called.is_none_or(is_called);
     Listed {
         anchor,
         jail: Some(summary.jail),
@@ -200,14 +196,6 @@ fn summarized(anchor: Anchor, summary: Summary, loaded: &Loaded, called: Option<
         problem: (!published)
             .then(|| "the jail has lost its address; kport apply publishes again when it has one".to_owned()),
     }
-}
-
-/// After an interrupted change pf may have the previous set, and that may look the same.
-fn interrupted(listed: &mut Listed, record: &Record, loaded: &Loaded) {
-    if loaded.is_as_many(Count::of(&rules::of_all(&record.replaces))) {
-        listed.liveness = Liveness::Missing;
-    }
-    listed.problem = Some("a change was interrupted; publish again, or kport apply".to_owned());
 }
 
 /// The part of an anchor without a readable record.
@@ -230,24 +218,21 @@ fn without_record(anchor: Anchor, loaded: &Loaded, problem: Option<String>) -> L
 fn count_traffic(
     listed: &mut Listed, rules: &[Rule], translations: Vec<Counters>, filters: impl FnOnce() -> Result<Vec<Counters>>,
 ) -> Result<()> {
-    // which redirects without a translation rule
-    let af_to = rules.iter().any(|rule| matches!(rule, Rule::AfTo { .. }));
-    let (mut translations, mut filters) =
-        (translations.into_iter(), if af_to { filters()? } else { vec![] }.into_iter());
     let mut counted: BTreeMap<_, Counters> = BTreeMap::new();
-    for rule in rules {
-        let (counters, redirects) = match rule {
-            Rule::Nat { .. } => (&mut translations, false),
-            Rule::Rdr { .. } => (&mut translations, true),
-            Rule::AfTo { .. } => (&mut filters, true),
-            Rule::Pass { .. } => (&mut filters, false),
-        };
-        let matches = rule.matches();
-        let sum = counters.take(matches.members().count()).fold(Counters::default(), Counters::plus);
-        if redirects {
-            let mapping = counted.entry((matches.protocol, matches.ports)).or_default();
-            *mapping = mapping.plus(sum);
+    let mut count = |translates: bool, counters: Vec<Counters>| {
+        let of_kind = rules.iter().filter(|r| matches!(r, Rule::Nat { .. } | Rule::Rdr { .. }) == translates);
+        let members = of_kind.flat_map(|rule| rule.matches().members().map(move |_| rule));
+        for (rule, counters) in members.zip(counters) {
+            if let Rule::Rdr { matches, .. } | Rule::AfTo { matches, .. } = rule {
+                let mapping = counted.entry((matches.protocol, matches.ports)).or_default();
+                *mapping = mapping.plus(counters);
+            }
         }
+    };
+    count(true, translations);
+    // which redirects without a translation rule
+    if rules.iter().any(|rule| matches!(rule, Rule::AfTo { .. })) {
+        count(false, filters()?);
     }
     for (redirect, counters) in &mut listed.redirects {
         *counters = counted.get(&(redirect.protocol, redirect.host)).copied().unwrap_or_default();

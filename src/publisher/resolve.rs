@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use sha2::{Digest, Sha256};
 
 use super::addresses::{Addresses, addresses, of_families, reported};
-use super::survey::{Own, Survey, gateway, is_of};
+use super::survey::{Survey, gateway, is_of};
 use super::{Phase, Request};
 use crate::conflict;
 use crate::error::{Error, Kind, Problem, Result, Setting, error, quoted};
@@ -16,34 +16,20 @@ use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::options::Source;
 use crate::publication::{self, Publication, Redirect, Targets, distinct};
-use crate::readiness::{self, Ways};
+use crate::readiness;
 use crate::rule::Rule;
 use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
 
-pub(super) struct Resolved {
-    /// With everything that is published then, and not yet with what was requested.
-    pub(super) record: Record,
-    /// Whether they are added to what the jail has published: what an earlier start left is not adopted.
-    pub(super) adds: bool,
-}
-
-/// Requests of one jail, of which there is one at least, each added to those before it; `old` is what the jail has published.
-pub(super) fn resolve(survey: &Survey<'_>, requests: &[Request], old: Option<&Record>) -> Result<Resolved> {
-    survey.phase(Phase::Resolve)?;
-    let mut resolved = resolve_one(survey, &requests[0], old, None)?;
-    for request in &requests[1..] {
-        resolved = resolve_one(survey, request, old, Some(resolved))?;
-    }
-    Ok(resolved)
-}
-
-/// A request, after those that were resolved before it.
-fn resolve_one(
-    survey: &Survey<'_>, request: &Request, old: Option<&Record>, before: Option<Resolved>,
-) -> Result<Resolved> {
-    let jail = &request.jail;
+/// What requests of one jail publish, of which there is one at least, each added to those before it, and not yet what was requested.
+/// `old` is what the jail has published; it is also returned if they are added to it: what an earlier start left is not adopted.
+pub(super) fn resolve<'r>(
+    survey: &Survey<'_>, requests: &[Request], old: Option<&'r Record>,
+) -> Result<(Record, Option<&'r Record>)> {
+    survey.observer.phase(Phase::Resolve)?;
+    let first = &requests[0];
+    let jail = &first.jail;
     // a jail that is being removed is not the one that is published: that one has not started yet
     let (found, dying) = match survey.host.jail(jail.as_str())? {
         Some(jail) if jail.dying => (None, Some(jail.jid)),
@@ -54,80 +40,83 @@ fn resolve_one(
         let (jid, name) = (quoted(jail.as_str()), quoted(&found.name));
         return Err(error!(Argument, "{jid} is the jid of jail {name}; publish by its name"));
     }
-    if let (None, Some(jid)) = (&found, request.jid) {
+    let given = requests.iter().find_map(|request| request.jid);
+    if let (None, Some(jid)) = (&found, given) {
         check_hidden(survey, jail, jid)?;
     }
-    check_kind(survey, request, found.as_ref(), old)?;
+    check_kind(survey, first, found.as_ref(), old)?;
     // the jail that runs now: the poststart hook of a restart (jail -rc) is given the jid of the earlier start
-    let jid = found.as_ref().map(|j| j.jid).or(request.jid);
-    // the first one decides
-    let (adds, kept, mut reported) = match (before, old.filter(|_| request.add)) {
-        (Some(before), _) => (before.adds, before.record.publications, before.record.reported),
-        (None, Some(old)) if is_same_start(survey, old, jid)? => (true, old.publications.clone(), old.reported.clone()),
-        (None, _) => Default::default(),
+    let jid = found.as_ref().map(|j| j.jid).or(given);
+    let kept = match old {
+        Some(old) if first.add && is_same_start(survey, old, jid)? => Some(old),
+        _ => None,
     };
     // what is added belongs to the start that is known
-    let jid = jid.or(old.filter(|_| adds).and_then(|old| old.jid));
+    let jid = jid.or(kept.and_then(|old| old.jid));
     let earlier_jid = match jid {
         Some(_) => None,
         None => dying.or(old.and_then(|old| old.jid.or(old.earlier_jid))),
     };
-    survey.detail(&match &found {
+    survey.observer.detail(&match &found {
         Some(j) => {
             let stack = if j.vnet { "with a network stack of its own" } else { "on the host's network stack" };
             format!("jail {}: jid {}, {stack}", quoted(&j.name), j.jid)
         }
         None => format!("{}: not requested, or not running", jail.mention()),
     });
-    let Addresses { all: addresses, reported: only_reported, given } = addresses(survey, request, found.as_ref())?;
-    let targets = targets(request, &addresses, found.as_ref())?;
+    let (path, no_jail) = (found.as_ref().map(|jail| jail.path.clone()), first.no_jail);
+    let mut record = Record { jid, path, earlier_jid, no_jail, ..survey.new_record(jail)? };
+    if let Some(old) = kept {
+        record.publications.clone_from(&old.publications);
+        record.reported.clone_from(&old.reported);
+    }
+    for request in requests {
+        add(survey, request, found.as_ref(), old, &mut record)?;
+    }
+    Ok((record, kept))
+}
+
+/// Adds what a request publishes.
+fn add(
+    survey: &Survey<'_>, request: &Request, found: Option<&Jail>, old: Option<&Record>, record: &mut Record,
+) -> Result<()> {
+    let Addresses { all: addresses, reported, given } = addresses(survey, request, found)?;
+    let targets = targets(request, &addresses, found)?;
     for target in targets.all() {
-        if only_reported.contains(&target) {
-            if !kept.iter().flat_map(|p| &p.redirects).any(|r| r.target == target) {
-                reported.insert(target);
+        if reported.contains(&target) {
+            if !record.redirects().any(|r| r.target == target) {
+                record.reported.insert(target);
             }
         } else {
-            reported.remove(&target);
+            record.reported.remove(&target);
             if given {
-                let known = there_or_above(survey, jail, found.as_ref())?;
-                survey.disprove(&jail.anchor(), Some(&known).filter(|_| !request.no_jail), target)?;
+                let known = there_or_above(survey, &request.jail, found)?;
+                survey.disprove(&request.jail, Some(&known).filter(|_| !request.no_jail), target)?;
             }
         }
     }
     let shown = |all: Vec<IpAddr>| all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ");
     let chosen = shown(targets.all().collect());
-    survey.detail(&format!("addresses: {}; the targets of redirects are {chosen}", shown(addresses)));
-    let redirects = redirects(survey, request, &Own { anchor: jail.anchor(), jid }, old, &kept, &targets)?;
-    let default = &|family| survey.default_route(family);
-    let jail_fib = found.as_ref().map_or(0, |jail| jail.fib);
-    let ways = Ways { host: survey.host, interfaces: survey.interfaces()?, default, jail_fib };
-    let publications = joined(kept, publication(request, redirects, &ways)?);
-    reported.retain(|target| publications.iter().flat_map(|p| &p.redirects).any(|r| r.target == *target));
-    let (path, no_jail) = (found.map(|jail| jail.path), request.no_jail);
-    let record = Record { jid, path, earlier_jid, reported, no_jail, publications, ..survey.new_record(jail)? };
-    Ok(Resolved { record, adds })
+    survey.observer.detail(&format!("addresses: {}; the targets of redirects are {chosen}", shown(addresses)));
+    let redirects = redirects(survey, request, record, old, &targets)?;
+    join(&mut record.publications, publication(survey, survey.places()?, request, found, redirects)?);
+    let targets: HashSet<IpAddr> = record.redirects().map(|r| r.target).collect();
+    record.reported.retain(|target| targets.contains(target));
+    Ok(())
 }
 
-/// The redirects of a request, with a free port for each `auto`; `kept` is what the jail keeps for other mappings.
+/// The redirects of a request, with a free port for each `auto`; `own` has what the jail keeps for other mappings.
 fn redirects(
-    survey: &Survey<'_>, request: &Request, own: &Own, old: Option<&Record>, kept: &[Publication], targets: &Targets,
+    survey: &Survey<'_>, request: &Request, own: &Record, old: Option<&Record>, targets: &Targets,
 ) -> Result<Vec<Redirect>> {
-    let redirects_of = |spec: &Spec| {
-        let gateway = |family| request.gateway.map_or_else(|| survey.gateway(family), Ok);
-        publication::redirects(&request.jail, spec, targets, gateway)
-    };
+    let redirects_of = |spec: &Spec| redirects_of(survey, request, spec, targets);
     let is_auto = |m: &&Mapping| m.host == HostPorts::Auto;
-    let autos: Vec<&Mapping> = request.spec.mappings().iter().filter(is_auto).collect();
-    if autos.is_empty() {
-        return redirects_of(&request.spec);
-    }
     // ports that are given come first: a chosen port must not overlap them
-    let mut made: Vec<Redirect> = vec![];
+    let given = request.spec.only(|m| !is_auto(&m));
+    let mut made = given.map_or(Ok(vec![]), |spec| redirects_of(&spec))?;
+    let autos: Vec<&Mapping> = request.spec.mappings().iter().filter(is_auto).collect();
     let before: HashSet<Redirect> = old.iter().flat_map(|old| old.redirects()).map(Redirect::without_target).collect();
-    let kept: Vec<Redirect> = kept.iter().flat_map(Publication::claims).collect();
-    for mapping in request.spec.mappings().iter().filter(|m| !is_auto(m)) {
-        made.extend(redirects_of(&Spec::one(*mapping))?);
-    }
+    let kept = own.claims();
     // auto:53/tcp,udp is one service, at one port
     for group in autos.chunk_by(|a, b| (a.place, a.jail) == (b.place, b.jail) && a.protocol != b.protocol) {
         let mapping = group[0];
@@ -158,9 +147,14 @@ fn redirects(
     Ok(made)
 }
 
+fn redirects_of(host: &dyn Host, request: &Request, spec: &Spec, targets: &Targets) -> Result<Vec<Redirect>> {
+    let gateway = |family| request.gateway.map_or_else(|| gateway(host, family), Ok);
+    publication::redirects(&request.jail, spec, targets, gateway)
+}
+
 /// Whether these ports are free: not chosen already, not kept by the jail for other mappings, and not in use by others.
 fn is_free(
-    survey: &Survey<'_>, request: &Request, own: &Own, redirects: &[Redirect], made: &[Redirect], kept: &[Redirect],
+    survey: &Survey<'_>, request: &Request, own: &Record, redirects: &[Redirect], made: &[Redirect], kept: &[Redirect],
 ) -> Result<bool> {
     let places = survey.places()?;
     let claims = |redirects: &[Redirect]| publication::claims(redirects, &request.options);
@@ -171,7 +165,7 @@ fn is_free(
         return Ok(false);
     }
     for redirect in &wanted {
-        if survey.held_by_others(own, redirect, false)?.is_some() || !survey.held_by_host(redirect)?.is_empty() {
+        if !survey.is_free(own, redirect)? {
             return Ok(false);
         }
     }
@@ -193,17 +187,12 @@ pub fn rules(host: &dyn Host, request: &Request) -> Result<Vec<Rule>> {
         false => request.addresses.clone(),
     };
     let targets = targets(request, &of_families(request, addresses)?, running.as_ref())?;
-    let default = |family| host.gateway(family);
-    let redirects = publication::redirects(&request.jail, &request.spec, &targets, |family| {
-        request.gateway.map_or_else(|| gateway(&default, family), Ok)
-    })?;
+    let redirects = redirects_of(host, request, &request.spec, &targets)?;
     let interfaces = match host.interfaces() {
         Err(error) if error.kind() == Kind::Unsupported => vec![],
         other => other?,
     };
-    let jail_fib = running.map_or(0, |jail| jail.fib);
-    let ways = Ways { host, interfaces: &interfaces, default: &default, jail_fib };
-    Ok(rules::rules(&publication(request, redirects, &ways)?))
+    Ok(rules::rules(&publication(host, Interfaces(&interfaces), request, running.as_ref(), redirects)?))
 }
 
 fn targets(request: &Request, addresses: &[IpAddr], there: Option<&Jail>) -> Result<Targets> {
@@ -212,10 +201,11 @@ fn targets(request: &Request, addresses: &[IpAddr], there: Option<&Jail>) -> Res
 }
 
 /// The publication of a request, with the way of its answers. A router that was given must be next to the host.
-fn publication(request: &Request, redirects: Vec<Redirect>, ways: &Ways<'_>) -> Result<Publication> {
-    let all = Interfaces(ways.interfaces);
+fn publication(
+    host: &dyn Host, all: Interfaces<'_>, request: &Request, there: Option<&Jail>, redirects: Vec<Redirect>,
+) -> Result<Publication> {
     let mut made = Publication::new(request.jail.clone(), redirects, request.options.clone(), |to| all.leads_to(to))?;
-    made.answers = ways.answers(&made)?;
+    made.answers = readiness::answers(host, all, there.map_or(0, |jail| jail.fib), &made)?;
     let needed = |router: &&IpAddr| made.redirects.iter().any(|r| r.family() == Family::of(**router));
     let hops = || made.answers.iter().filter_map(|answer| answer.routing.reply_to?.gateway);
     let given = request.options.reply_to.iter().flatten();
@@ -302,23 +292,18 @@ fn candidates(
     // what exactly matches the request comes first, or the same request would move another port each time
     current.sort_by_key(|(same, _)| !same);
     let digest = Sha256::digest(format!("{mapping}\n{}", request.jail).as_bytes());
-    let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
-    let last = range.last().saturating_sub(mapping.jail.count() - 1);
-    let span = if last < range.first() { 0 } else { u32::from(last - range.first()) + 1 };
-    let fresh = (0..span).map(move |i| {
-        // less than span, which is at most 65535
-        let offset = (seed % span + i) % span;
-        range.first() + u16::try_from(offset).unwrap_or(0)
-    });
+    let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) as usize;
+    let firsts = range.first()..=range.last().saturating_sub(mapping.jail.count() - 1);
+    let fresh = firsts.clone().cycle().skip(seed % firsts.len().max(1)).take(firsts.len());
     current.into_iter().map(|(_, port)| (port, false)).chain(fresh.map(|port| (port, true)))
 }
 
-/// What is published, and one more publication. Mappings that were there with other options, or to a former address of the
-/// jail, move to the new one.
-fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
+/// Adds a publication to what is published. Mappings that were there with other options, or to a former address of the jail, move to
+/// the new one.
+fn join(all: &mut Vec<Publication>, added: Publication) {
     let new: HashSet<&Redirect> = added.redirects.iter().collect();
     let mappings: HashSet<Redirect> = added.redirects.iter().map(Redirect::without_target).collect();
-    for publication in &mut all {
+    for publication in all.iter_mut() {
         let same = publication.options == added.options;
         publication.redirects.retain(|r| !mappings.contains(&r.without_target()) || same && new.contains(r));
     }
@@ -333,16 +318,16 @@ fn joined(mut all: Vec<Publication>, added: Publication) -> Vec<Publication> {
         None => all.push(added),
     }
     all.retain(|p| !p.redirects.is_empty());
-    all
 }
 
 /// Refuses ports that are in use. Those of other jails are never overridden; sockets, other tools' rules and anchors without
-/// a record are, with `force`. `old` is the record of what is published now.
-pub(super) fn check(survey: &Survey<'_>, requests: &[Request], old: Option<&Record>, new: &Resolved) -> Result<()> {
-    survey.phase(Phase::Check)?;
-    let Resolved { record: Record { jid, jail, publications, .. }, adds } = new;
-    let af_to = publications.iter().flat_map(|p| &p.redirects).find(|r| r.af_to);
-    if let Some(redirect) = af_to
+/// a record are, with `force`. `old` is the record of what is published now, `kept` that to which they are added.
+pub(super) fn check(
+    survey: &Survey<'_>, requests: &[Request], old: Option<&Record>, kept: Option<&Record>, new: &Record,
+) -> Result<()> {
+    survey.observer.phase(Phase::Check)?;
+    let publications = &new.publications;
+    if let Some(redirect) = new.redirects().find(|r| r.af_to)
         && survey.host.sysctl("kern.osreldate")?.is_some_and(|date| date < 1_500_000)
     {
         return Err(error!(Unsupported, "{redirect}: pf of FreeBSD 14 has no af-to, 15 does"));
@@ -351,17 +336,16 @@ pub(super) fn check(survey: &Survey<'_>, requests: &[Request], old: Option<&Reco
     if claims.len() > 1 {
         conflict::within(&claims, survey.places()?)?;
     }
-    let own = Own { anchor: jail.anchor(), jid: *jid };
     let force = requests.iter().all(|request| request.force);
     let mut forced = vec![];
     // what stays was checked when it was published, and may have been forced then
-    let stays = old.filter(|old| *adds || old.replaces.is_empty() && old.publications == *publications);
-    let kept: HashSet<Redirect> = stays.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
-    let published: HashSet<Redirect> = old.map(|old| old.claims().into_iter().collect()).unwrap_or_default();
+    let stays = kept.or(old.filter(|old| old.replaces.is_empty() && old.publications == *publications));
+    let [kept, published] = [stays, old].map(|old| old.map(Record::claims).unwrap_or_default());
+    let [kept, published] = [kept, published].map(HashSet::<Redirect>::from_iter);
     for redirect in &claims {
         survey.in_time()?;
-        let refused = |problem| Ok::<_, Error>(or_narrower(survey, &own, redirect, problem)?.error(Kind::Conflict));
-        match survey.held_by_others(&own, redirect, force)? {
+        let refused = |problem| Ok::<_, Error>(or_narrower(survey, new, redirect, problem)?.error(Kind::Conflict));
+        match survey.held_by_others(new, redirect, force)? {
             // an address of the host has moved since it was published: the neighbour is not newer than this one
             Some(problem) if published.contains(redirect) => {
                 forced.push(format!("already published, even though {problem}"));
@@ -402,8 +386,7 @@ fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
             continue;
         }
         let what = format!("pf has no table <{table}>, so no traffic would be passed");
-        let remedy = format!("add to /etc/pf.conf: table <{table}> persist, then: service pf reload");
-        let error = error!(Unavailable, "{what}; {remedy}");
+        let error = error!(Unavailable, "{what}; add to /etc/pf.conf: table <{table}> persist, {}", readiness::RELOAD);
         if !request.allow_inert {
             return Err(error);
         }
@@ -413,10 +396,10 @@ fn check_tables(survey: &Survey<'_>, request: &Request) -> Result<()> {
 }
 
 /// The problem of a redirect with a remedy in addition, if a part of its place is free: that one.
-fn or_narrower(survey: &Survey<'_>, own: &Own, redirect: &Redirect, problem: Problem) -> Result<Problem> {
+fn or_narrower(survey: &Survey<'_>, own: &Record, redirect: &Redirect, problem: Problem) -> Result<Problem> {
     for narrower in conflict::narrower(redirect, survey.places()?) {
         survey.in_time()?;
-        if survey.held_by_others(own, &narrower, false)?.is_none() && survey.held_by_host(&narrower)?.is_empty() {
+        if survey.is_free(own, &narrower)? {
             let instead = format!("publish on one interface or address of the host: {}", narrower.spec());
             return Ok(Problem { remedy: format!("{instead}, or {}", problem.remedy), ..problem });
         }

@@ -97,7 +97,9 @@ fn host_of<'a>(gone: &Redirect, stay: impl Iterator<Item = &'a Redirect>, facts:
     let near = |r: &&Redirect| r.protocol == gone.protocol && r.family() == gone.family() && r.jail.overlaps(gone.host);
     let targets: BTreeSet<IpAddr> = stay.filter(near).map(|r| r.target).collect();
     match targets.first() {
-        Some(target) if targets.len() == 1 && !facts.is_own(*target) => Some(Hosts::except(*target)),
+        Some(target) if targets.len() == 1 && facts.places().is_ok_and(|all| !all.is_own(*target)) => {
+            Some(Hosts::except(*target))
+        }
         _ => None,
     }
 }
@@ -167,11 +169,9 @@ pub(super) fn from_before(record: &Record, known: Option<&Record>, facts: &Surve
 fn joined(ranges: BTreeSet<PortRange>) -> Vec<PortRange> {
     let mut all: Vec<PortRange> = vec![];
     for next in ranges {
-        let joined = all.last().filter(|last| u32::from(next.first()) <= u32::from(last.last()) + 1);
-        match joined.and_then(|last| PortRange::new(last.first(), last.last().max(next.last()))) {
-            Some(joined) => _ = all.pop().map(|_| all.push(joined)),
-            None => all.push(next),
-        }
+        let near = all.pop_if(|last| u32::from(next.first()) <= u32::from(last.last()) + 1);
+        let joined = near.and_then(|last| PortRange::new(last.first(), last.last().max(next.last())));
+        all.push(joined.unwrap_or(next));
     }
     all
 }
@@ -276,21 +276,17 @@ pub fn shut_out(before: &[Source], now: &[Source], others: Vec<IpNet>, family: F
     let everybody = before.is_empty() || before.iter().any(unknown);
     let mut allowed = of_family(now);
     allowed.extend(others.into_iter().filter(|network| Family::of(network.addr()) == family));
-    let mut hull = match allowed.first() {
-        Some(first) if everybody => *first,
-        _ => {
-            return (if everybody { vec![all] } else { of_family(before) })
-                .into_iter()
-                .flat_map(|network| without(network, &allowed))
-                .map(Hosts::of)
-                .collect();
+    let (mut found, mut shut) = (vec![], if everybody { vec![all] } else { of_family(before) });
+    if let Some(first) = allowed.first().filter(|_| everybody) {
+        let mut hull = *first;
+        while let Some(wider) = hull.supernet().filter(|_| !allowed.iter().all(|network| hull.contains(network))) {
+            hull = wider;
         }
-    };
-    while let Some(wider) = hull.supernet().filter(|_| !allowed.iter().all(|network| hull.contains(network))) {
-        hull = wider;
+        found.extend((hull != all).then(|| Hosts::except(hull)));
+        shut = vec![hull];
     }
-    let outside = (hull != all).then(|| Hosts::except(hull));
-    outside.into_iter().chain(without(hull, &allowed).into_iter().map(Hosts::of)).collect()
+    found.extend(shut.into_iter().flat_map(|network| without(network, &allowed)).map(Hosts::of));
+    found
 }
 
 /// A network without others, as networks.

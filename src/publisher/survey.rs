@@ -11,11 +11,11 @@ use std::time::SystemTime;
 
 use once_cell::unsync::OnceCell;
 
-use super::{Observer, Phase, Publisher, Request};
+use super::{Observer, Publisher, Request};
 use crate::conflict;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Problem, Result, Setting, error};
-use crate::host::{ANSWER_TIME, Host, HostInterface, Interfaces, Jail, Jails, Listener};
+use crate::host::{ANSWER_TIME, Behind, Host, HostInterface, Interfaces, Jail, Jails, Listener};
 use crate::name::{Anchor, JailName};
 use crate::net::{Family, Interface, PerFamily};
 use crate::pf::{self, Firewall, ForeignRedirect};
@@ -24,7 +24,7 @@ use crate::store::{Claim, Record, Store, claim_folders};
 
 /// How long a jail may take from its prestart hook until it exists, in seconds: mounts, other hooks. After that, `gc`
 /// considers the jail gone, if its jid was not recorded.
-const STARTING: u64 = 60;
+pub(super) const STARTING: u64 = 60;
 
 pub(super) struct Survey<'a> {
     /// For facts that must be current: a sysctl, one jail.
@@ -32,7 +32,7 @@ pub(super) struct Survey<'a> {
     pub(super) firewall: &'a dyn Firewall,
     pub(super) store: &'a Store,
     pub(super) deadline: Deadline,
-    observer: &'a dyn Observer,
+    pub(super) observer: &'a dyn Observer,
     /// The current boot: records of another one are ignored.
     pub(super) boot: String,
     pub(super) notes: RefCell<Vec<String>>,
@@ -55,36 +55,31 @@ struct Known {
     outdated: RefCell<BTreeMap<Anchor, Outdated>>,
 }
 
-/// What is in the way of a publication and has no owner: it is removed before the publication is loaded.
+/// What is in the way of a publication and has no owner: it is removed before the publication is loaded, and noted.
 #[derive(Clone)]
-pub(super) enum Outdated {
-    /// The record of a jail that is gone.
-    Gone(Box<Record>),
-    /// The record of a jail that has published with this address, which is another one's.
-    Disproved(Box<Record>, IpAddr),
-    Unrecorded,
+pub(super) struct Outdated {
+    pub(super) record: Option<Record>,
+    pub(super) note: String,
 }
 
-/// Who is to publish: with this jid, if it is known.
-pub(super) struct Own {
-    pub(super) anchor: Anchor,
-    pub(super) jid: Option<i32>,
+impl Outdated {
+    /// What is left of a jail that is gone.
+    pub(super) fn gone(record: &Record) -> Outdated {
+        Outdated { record: Some(record.clone()), note: format!("{} is gone: unpublished", record.mention()) }
+    }
+
+    pub(super) fn unrecorded(anchor: &Anchor) -> Outdated {
+        Outdated { record: None, note: format!("anchor {anchor} had no record: cleared") }
+    }
 }
 
 enum Claimant {
-    Jail(Box<Neighbour>),
+    /// Another jail.
+    Jail(Box<Record>),
     /// Nobody: the claim is left over from a removed record, and pf has nothing in the anchor.
     Nobody,
     /// There is no record, but pf has rules in the anchor.
     Unrecorded,
-    Unreadable(Error),
-}
-
-/// Another jail.
-struct Neighbour {
-    record: Record,
-    /// Sorted by the first port.
-    claims: Vec<Redirect>,
 }
 
 impl<'a> Survey<'a> {
@@ -92,14 +87,6 @@ impl<'a> Survey<'a> {
         let Publisher { host, firewall, ref store, deadline, observer } = *publisher;
         let (boot, notes, known) = (host.boot_id()?, RefCell::default(), Known::default());
         Ok(Survey { host, firewall, store, deadline, observer, boot, notes, known })
-    }
-
-    pub(super) fn phase(&self, phase: Phase) -> Result<()> {
-        self.observer.phase(phase)
-    }
-
-    pub(super) fn detail(&self, text: &str) {
-        self.observer.detail(text);
     }
 
     pub(super) fn note(&self, text: String) {
@@ -153,33 +140,8 @@ impl<'a> Survey<'a> {
         }
     }
 
-    /// The interface of the default route. Needed for each mapping without a place, and for each port that `auto` tries.
-    pub(super) fn default_route(&self, family: Family) -> Result<Option<Interface>> {
-        let read = || {
-            let interface = self.host.gateway(family)?;
-            if let Some(interface) = interface {
-                self.detail(&format!("gateway interface for {family}: {interface}"));
-            }
-            Ok(interface)
-        };
-        self.known.defaults.of(family).get_or_try_init(read).copied()
-    }
-
-    pub(super) fn gateway(&self, family: Family) -> Result<Interface> {
-        gateway(&|family| self.default_route(family), family)
-    }
-
-    pub(super) fn interfaces(&self) -> Result<&[HostInterface]> {
-        self.known.interfaces.get_or_try_init(|| self.host.interfaces()).map(Vec::as_slice)
-    }
-
     pub(super) fn places(&self) -> Result<Interfaces<'_>> {
-        self.interfaces().map(Interfaces)
-    }
-
-    /// Whether an address is the host's own, or may be.
-    pub(super) fn is_own(&self, address: IpAddr) -> bool {
-        self.places().map_or(true, |places| places.is_own(address))
+        self.known.interfaces.get_or_try_init(|| self.host.interfaces()).map(|all| Interfaces(all))
     }
 
     pub(super) fn jails(&self) -> Result<&Jails> {
@@ -196,27 +158,32 @@ impl<'a> Survey<'a> {
         Ok(sockets.chain(foreign).collect())
     }
 
-    /// Whether a redirect takes what another jail has published. What is left of a jail that is gone is
+    /// Whether nobody else has the ports of a redirect.
+    pub(super) fn is_free(&self, own: &Record, redirect: &Redirect) -> Result<bool> {
+        Ok(self.held_by_others(own, redirect, false)?.is_none() && self.held_by_host(redirect)?.is_empty())
+    }
+
+    /// Whether a redirect of `own` takes what another jail has published. What is left of a jail that is gone is
     /// [outdated](Survey::outdated), and so is an anchor without a record, with `force`.
-    pub(super) fn held_by_others(&self, own: &Own, redirect: &Redirect, force: bool) -> Result<Option<Problem>> {
+    pub(super) fn held_by_others(&self, own: &Record, redirect: &Redirect, force: bool) -> Result<Option<Problem>> {
         let interfaces = self.places()?;
         for folder in claim_folders(redirect.protocol, redirect.host) {
             let claims = once(&self.known.claims, &folder, || Ok(self.store.claims(&folder)?.into()))?;
             for claim in claims.iter() {
-                let near = claim.ports.overlaps(redirect.host) && claim.anchor != own.anchor;
+                let near = claim.ports.overlaps(redirect.host) && !claim.anchor.is_of(&own.jail);
                 if !near || !interfaces.overlap(claim.place, redirect.place) {
                     continue;
                 }
                 match &*self.owner(&claim.anchor)? {
-                    Claimant::Jail(neighbour) => {
-                        let record = &neighbour.record;
-                        let owner = record.mention();
-                        let with = |theirs| conflict::with_jail(redirect, &owner, theirs, interfaces);
-                        let Some(problem) = neighbour.claims.iter().find_map(with) else { continue };
+                    Claimant::Jail(record) => {
+                        let claims = record.claims();
+                        let theirs = claims.iter().filter(|theirs| conflict::overlap(redirect, theirs, interfaces));
+                        let Some(theirs) = theirs.min_by_key(|claim| claim.host.first()) else { continue };
                         if self.is_outdated(record)? {
                             continue;
                         }
-                        let Problem { seen, mut remedy } = problem;
+                        let owner = record.mention();
+                        let Problem { seen, mut remedy } = conflict::with_jail(redirect, &owner, theirs);
                         if record.jid.is_some() && record.jid == own.jid {
                             remedy = format!("it is the same jail under an earlier name: unpublish {owner} first");
                         } else if !self.runs(record)? {
@@ -230,14 +197,11 @@ impl<'a> Survey<'a> {
                             return Ok(problem);
                         }
                     }
-                    Claimant::Unreadable(error) => {
-                        return Err(error.clone().and("publish or unpublish its jail again to correct that"));
-                    }
                 }
             }
         }
         for (anchor, held) in self.unrecorded()? {
-            if *anchor != own.anchor
+            if !anchor.is_of(&own.jail)
                 && conflict::with_foreign(redirect, held, interfaces).is_some()
                 && let problem @ Some(_) = self.take_over(anchor, redirect, force)
             {
@@ -276,13 +240,7 @@ impl<'a> Survey<'a> {
         Ok(record.jid.is_none() && !record.no_jail && self.age(record)? < STARTING)
     }
 
-    /// Whether half of that time is over. Only then does publishing the same set again restart it, so that two calls in a row
-    /// change nothing.
-    pub(super) fn is_half_over(&self, record: &Record) -> Result<bool> {
-        Ok(self.age(record)? >= STARTING / 2)
-    }
-
-    fn age(&self, record: &Record) -> Result<u64> {
+    pub(super) fn age(&self, record: &Record) -> Result<u64> {
         Ok(self.host.uptime()?.saturating_sub(record.uptime))
     }
 
@@ -355,21 +313,19 @@ impl<'a> Survey<'a> {
         }
         let outdated = record.path.is_some() && !self.runs(record)?;
         if outdated {
-            self.known.outdated.borrow_mut().insert(anchor, Outdated::Gone(Box::new(record.clone())));
+            self.known.outdated.borrow_mut().insert(anchor, Outdated::gone(record));
         }
         Ok(outdated)
     }
 
     fn take_over(&self, anchor: &Anchor, redirect: &Redirect, force: bool) -> Option<Problem> {
         if force {
-            self.known.outdated.borrow_mut().insert(anchor.clone(), Outdated::Unrecorded);
+            self.known.outdated.borrow_mut().insert(anchor.clone(), Outdated::unrecorded(anchor));
             return None;
         }
         let Redirect { protocol, host, place, .. } = redirect;
-        Some(Problem {
-            seen: format!("{protocol} {host} on {place} is in anchor {anchor}, which has no record"),
-            remedy: "kport apply clears it".to_owned(),
-        })
+        let seen = format!("{protocol} {host} on {place} is in anchor {anchor}, which has no record");
+        Some(Problem::new(seen, "kport apply clears it"))
     }
 
     fn unrecorded(&self) -> Result<&[(Anchor, ForeignRedirect)]> {
@@ -395,7 +351,7 @@ impl<'a> Survey<'a> {
     /// that is not a jail, `jail` is `None`, and others of the kind do not count. If the administrator vouches for the
     /// address, those that only report it do not count either.
     pub(super) fn leading_to(
-        &self, own: &Anchor, jail: Option<&Jail>, address: IpAddr, vouched: bool,
+        &self, own: &JailName, jail: Option<&Jail>, address: IpAddr, vouched: bool,
     ) -> Result<Option<String>> {
         let found = self.all_leading_to(own, jail, address)?;
         Ok(found.iter().find(|record| !vouched || !record.reported.contains(&address)).map(Record::mention))
@@ -403,17 +359,18 @@ impl<'a> Survey<'a> {
 
     /// The administrator or the kernel says that `address` is that of `own`, which is `jail` or not a jail: what others have
     /// published with it, because they report it, is to be removed.
-    pub(super) fn disprove(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<()> {
+    pub(super) fn disprove(&self, own: &JailName, jail: Option<&Jail>, address: IpAddr) -> Result<()> {
         for record in self.all_leading_to(own, jail, address)? {
             if record.reported.contains(&address) {
-                let anchor = record.jail.anchor();
-                self.known.outdated.borrow_mut().insert(anchor, Outdated::Disproved(Box::new(record), address));
+                let (anchor, jail) = (record.jail.anchor(), record.jail.mention());
+                let note = format!("{jail} has reported {address}, which is not its address: unpublished");
+                self.known.outdated.borrow_mut().insert(anchor, Outdated { record: Some(record), note });
             }
         }
         Ok(())
     }
 
-    fn all_leading_to(&self, own: &Anchor, jail: Option<&Jail>, address: IpAddr) -> Result<Vec<Record>> {
+    fn all_leading_to(&self, own: &JailName, jail: Option<&Jail>, address: IpAddr) -> Result<Vec<Record>> {
         // whether the jail of a record may have the addresses of this one as well
         let shares = |record: &Record, jail| {
             let name = record.jid.map_or(record.jail.to_string(), |jid| jid.to_string());
@@ -421,14 +378,16 @@ impl<'a> Survey<'a> {
         };
         let mut found = vec![];
         for anchor in self.store.leading_to(address)? {
-            if anchor != *own
-                && let Claimant::Jail(neighbour) = &*self.owner(&anchor)?
-                && neighbour.record.possible().flat_map(|p| &p.redirects).any(|r| r.target == address)
-                && !(jail.is_none() && neighbour.record.no_jail)
-                && !self.is_outdated(&neighbour.record)?
-                && !jail.map_or(Ok(false), |jail| shares(&neighbour.record, jail))?
+            // what is wrong with a record is an error where its ports are needed
+            if !anchor.is_of(own)
+                && let Ok(owner) = self.owner(&anchor)
+                && let Claimant::Jail(record) = &*owner
+                && record.possible().flat_map(|p| &p.redirects).any(|r| r.target == address)
+                && !(jail.is_none() && record.no_jail)
+                && !self.is_outdated(record)?
+                && !jail.map_or(Ok(false), |jail| shares(record, jail))?
             {
-                found.push(neighbour.record.clone());
+                found.push((**record).clone());
             }
         }
         Ok(found)
@@ -436,17 +395,32 @@ impl<'a> Survey<'a> {
 
     fn owner(&self, anchor: &Anchor) -> Result<Rc<Claimant>> {
         once(&self.known.owners, anchor, || {
-            Ok(Rc::new(match self.store.get(anchor) {
-                Ok(Some(record)) if record.boot == self.boot => {
-                    let mut claims = record.claims();
-                    claims.sort_by_key(|claim| claim.host.first());
-                    Claimant::Jail(Box::new(Neighbour { record, claims }))
-                }
-                Ok(_) if self.firewall.loaded(anchor, false)?.is_empty() => Claimant::Nobody,
-                Ok(_) => Claimant::Unrecorded,
-                Err(error) => Claimant::Unreadable(error),
+            let record = self.store.get(anchor);
+            let record = record.map_err(|error| error.and("publish or unpublish its jail again to correct that"))?;
+            Ok(Rc::new(match record {
+                Some(record) if record.boot == self.boot => Claimant::Jail(Box::new(record)),
+                _ if self.firewall.loaded(anchor, false)?.is_empty() => Claimant::Nobody,
+                _ => Claimant::Unrecorded,
             }))
         })
+    }
+}
+
+/// With the default routes read once: they are needed for each mapping without a place, and for each port that `auto` tries.
+impl Host for Survey<'_> {
+    fn behind(&self) -> Result<Behind<'_>> {
+        Ok(Behind::Host(self.host))
+    }
+
+    fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        let read = || {
+            let interface = self.host.gateway(family)?;
+            if let Some(interface) = interface {
+                self.observer.detail(&format!("gateway interface for {family}: {interface}"));
+            }
+            Ok(interface)
+        };
+        self.known.defaults.of(family).get_or_try_init(read).copied()
     }
 }
 
@@ -464,9 +438,9 @@ fn once<K: Clone + Eq + Hash, V: ?Sized>(
 
 /// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
 /// of the host".
-pub(super) fn gateway(default: &dyn Fn(Family) -> Result<Option<Interface>>, family: Family) -> Result<Interface> {
+pub(super) fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     for family in [family, family.other()] {
-        if let Some(interface) = default(family)? {
+        if let Some(interface) = host.gateway(family)? {
             return Ok(interface);
         }
     }

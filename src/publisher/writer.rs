@@ -1,7 +1,7 @@
 //! Changes pf and the records while the host-wide lock is held, and collects the outcome.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::AsFd;
 
 use super::states::targets;
@@ -31,7 +31,7 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Takes the lock. The first call after a boot removes what earlier boots have left.
     pub(super) fn begin(survey: &'a Survey<'a>) -> Result<Writer<'a>> {
-        survey.phase(Phase::Lock)?;
+        survey.observer.phase(Phase::Lock)?;
         let Survey { store, firewall, ref boot, .. } = *survey;
         let lock = store.lock(survey.deadline)?;
         firewall.locked(lock.as_fd());
@@ -110,19 +110,8 @@ impl<'a> Writer<'a> {
 
     /// Removes what is in the way of a publication, and notes it.
     pub(super) fn drop_outdated(&mut self, anchor: &Anchor, outdated: Outdated) -> Result<()> {
-        let (record, note) = match outdated {
-            Outdated::Gone(record) => {
-                let note = format!("{} is gone: unpublished", record.mention());
-                (Some(record), note)
-            }
-            Outdated::Disproved(record, address) => {
-                let jail = record.jail.mention();
-                (Some(record), format!("{jail} has reported {address}, which is not its address: unpublished"))
-            }
-            Outdated::Unrecorded => (None, format!("anchor {anchor} had no record: cleared")),
-        };
-        self.drop_anchor(anchor, record.as_deref())?;
-        self.survey.note(note);
+        self.drop_anchor(anchor, outdated.record.as_ref())?;
+        self.survey.note(outdated.note);
         Ok(())
     }
 
@@ -172,7 +161,7 @@ impl<'a> Writer<'a> {
             error.kind() == Kind::Unavailable && !matches!(survey.host.sysctl(SYSCTL_OF_PF), Ok(Some(_)))
         };
         let mut errors = vec![];
-        match survey.phase(Phase::Load).and_then(|()| survey.firewall.clear(anchor)) {
+        match survey.observer.phase(Phase::Load).and_then(|()| survey.firewall.clear(anchor)) {
             Ok(cleared) => self.outcome.changed |= cleared,
             Err(error) if absent(&error) => self.survey.note(format!("pf has nothing to clear: {error}")),
             Err(error) if error.kind() == Kind::Unavailable => {
@@ -183,7 +172,7 @@ impl<'a> Writer<'a> {
         }
         let targets = record.map(targets).unwrap_or_default();
         let all = [States { jail: Some(Label::of_anchor(anchor)), at: targets, ..States::default() }];
-        match survey.phase(Phase::Kill).and_then(|()| survey.firewall.kill_states(&all)) {
+        match survey.observer.phase(Phase::Kill).and_then(|()| survey.firewall.kill_states(&all)) {
             Ok(killed) => self.outcome.killed += killed,
             Err(error) if absent(&error) => {}
             Err(error) => errors.push(error.context("states were not ended")),
@@ -196,7 +185,7 @@ impl<'a> Writer<'a> {
             }
         }
         if errors.is_empty() {
-            let forgotten = survey.phase(Phase::Settle).and_then(|()| self.remove(anchor, record));
+            let forgotten = survey.observer.phase(Phase::Settle).and_then(|()| self.remove(anchor, record));
             errors.extend(forgotten.err());
         }
         Error::all(errors)
@@ -223,20 +212,11 @@ fn to_call(survey: &Survey<'_>, but: Option<&Anchor>) -> Result<Vec<Entry>> {
             Err(_) => unreadable = true,
         }
     }
-    if !unreadable {
-        return Ok(all);
-    }
-    let mut held: HashMap<String, bool> = HashMap::new();
-    for entry in firewall.called(None, true)?.unwrap_or_default() {
-        let Some(anchor) = Anchor::from_child(&entry.child).filter(|anchor| !known.contains(anchor.child())) else {
-            continue;
-        };
-        if !held.contains_key(&entry.child) {
-            held.insert(entry.child.clone(), !firewall.loaded(&anchor, false)?.is_empty());
-        }
-        if held[&entry.child] {
-            all.push(entry);
-        }
+    if unreadable {
+        let held = firewall.anchors()?;
+        let mut called = firewall.called(None, true)?.unwrap_or_default();
+        called.retain(|entry| held.contains(&entry.child) && !known.contains(&entry.child));
+        all.extend(called);
     }
     Ok(all)
 }

@@ -13,102 +13,88 @@ use super::judged::{MainRuleset, SOURCE_PORTS, first_source};
 use super::{Findings, Publications, Surroundings};
 use crate::error::{Error, Problem, Result};
 use crate::host::{ANSWER_TIME, Gateway, Host, HostInterface, Interfaces, Router};
-use crate::net::{Family, Interface, PerFamily, Place, is_link_local6};
-use crate::options::{Options, Source};
+use crate::net::{Family, Interface, PerFamily, Place};
+use crate::options::{Given, Options, Source};
 use crate::publication::{Answer, Publication, Redirect, distinct};
 use crate::rule::{NextHop, Routing};
-use crate::rules;
 use crate::trace::{Attachment, DOCUMENTATION, Party, TraceStep, Verdict, World};
 
 /// How many addresses of the network are tried as a client's.
 const MOST_HOSTS: usize = 256;
 
-/// The facts that decide by which interface an answer leaves.
-pub struct Ways<'a> {
-    /// Asked for the routers of every FIB, if they matter.
-    pub host: &'a dyn Host,
-    pub interfaces: &'a [HostInterface],
-    /// The interface of the default route, of the FIB of this process.
-    pub default: &'a dyn Fn(Family) -> Result<Option<Interface>>,
-    /// The FIB of the jail's processes, if it is on the host's network stack.
-    pub jail_fib: u32,
+/// What the rules must do so that connections are answered by the interface that they came in on, if its router is known. The host is
+/// asked for the default routes of the FIB of this process; for the routers of every FIB, if they matter. `jail_fib` is that of the
+/// jail's processes, if it is on the host's network stack.
+pub fn answers(host: &dyn Host, all: Interfaces<'_>, jail_fib: u32, publication: &Publication) -> Result<Vec<Answer>> {
+    let mut made = vec![];
+    if publication.options.reply_to.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(made);
+    }
+    let gateways = OnceCell::new();
+    let all_gateways = || gateways.get_or_try_init(|| host.gateways());
+    for (place, target) in distinct(publication.redirects.iter().map(|r| (r.place, r.target))) {
+        let family = Family::of(target);
+        let via = all.connected(target).map(|(interface, _)| interface).filter(|_| !all.is_own(target));
+        // without a network that leads to the target, that of the default route
+        let back = match via.and_then(|via| all.members(via).next()) {
+            Some(via) => via.fib,
+            None if all.is_own(target) => jail_fib,
+            None => 0,
+        };
+        let default = match back {
+            0 => host.gateway(family)?,
+            fib => {
+                let is_of = |of: &&Gateway| of.default && of.fib == fib && Family::of(of.address) == family;
+                all_gateways()?.iter().find(is_of).map(|gateway| gateway.interface)
+            }
+        };
+        let given = publication.options.reply_to.iter().flatten().copied();
+        let given: Vec<IpAddr> = given.filter(|router| Family::of(*router) == family).collect();
+        let outer = outer(all, place, family);
+        // the name of an interface that comes later, not of a group: those do not end in a digit
+        if let Place::Interface(on) = place
+            && outer.is_empty()
+            && on.as_str().ends_with(|last: char| last.is_ascii_digit())
+            && let gateway @ Some(_) = given.first().copied()
+        {
+            let routing = Routing { reply_to: Some(NextHop { interface: on, gateway }), rtable: None };
+            made.push(Answer { place, target, on, beyond: true, routing });
+        }
+        for interface in outer {
+            if via == Some(interface.name) {
+                continue;
+            }
+            let by_route = default == Some(interface.name) && interface.fib == back;
+            let named =
+                matches!(place, Place::Interface(name) if name == interface.name) || matches!(place, Place::Address(_));
+            let is_next = |router| interface.networks(family).any(|network| network.contains(&router));
+            let given = given.iter().copied().find(|router| is_next(*router) || named && !by_route);
+            let hop = |gateway| Some(NextHop { interface: interface.name, gateway });
+            let reply_to = match given {
+                Some(_) => hop(given),
+                None if by_route => None,
+                None if interface.point_to_point => hop(None),
+                None => router_of(all_gateways()?, interface, family).and_then(|router| hop(Some(router))),
+            };
+            let rtable = (via.is_some() && interface.fib != back).then_some(back);
+            let routing = Routing { reply_to, rtable };
+            if routing != Routing::default() {
+                let beyond = interface.fib == back && reply_to.is_some_and(|hop| hop.gateway.is_some());
+                made.push(Answer { place, target, on: interface.name, beyond, routing });
+            }
+        }
+    }
+    Ok(made)
 }
 
-impl Ways<'_> {
-    /// What the rules must do so that connections are answered by the interface that they came in on, if its router is known.
-    pub fn answers(&self, publication: &Publication) -> Result<Vec<Answer>> {
-        let mut made = vec![];
-        if publication.options.reply_to.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(made);
-        }
-        let gateways = OnceCell::new();
-        let all_gateways = || gateways.get_or_try_init(|| self.host.gateways());
-        let all = Interfaces(self.interfaces);
-        for (place, target) in distinct(publication.redirects.iter().map(|r| (r.place, r.target))) {
-            let family = Family::of(target);
-            let via = all.connected(target).map(|(interface, _)| interface).filter(|_| !all.is_own(target));
-            // without a network that leads to the target, that of the default route
-            let back = match via.and_then(|via| all.members(via).next()) {
-                Some(via) => via.fib,
-                None if all.is_own(target) => self.jail_fib,
-                None => 0,
-            };
-            let default = match back {
-                0 => (self.default)(family)?,
-                fib => {
-                    let is_of = |of: &&Gateway| of.default && of.fib == fib && Family::of(of.address) == family;
-                    all_gateways()?.iter().find(is_of).map(|gateway| gateway.interface)
-                }
-            };
-            let given = |fits: &dyn Fn(IpAddr) -> bool| {
-                let mut routers = publication.options.reply_to.iter().flatten().copied();
-                routers.find(|router| Family::of(*router) == family && fits(*router))
-            };
-            let outer = self.outer(place, family);
-            // the name of an interface that comes later, not of a group: those do not end in a digit
-            if let Place::Interface(on) = place
-                && outer.is_empty()
-                && on.as_str().ends_with(|last: char| last.is_ascii_digit())
-                && let gateway @ Some(_) = given(&|_| true)
-            {
-                let routing = Routing { reply_to: Some(NextHop { interface: on, gateway }), rtable: None };
-                made.push(Answer { place, target, on, beyond: true, routing });
-            }
-            for interface in outer {
-                if via == Some(interface.name) {
-                    continue;
-                }
-                let by_route = default == Some(interface.name) && interface.fib == back;
-                let named = matches!(place, Place::Interface(name) if name == interface.name)
-                    || matches!(place, Place::Address(_));
-                let given = given(&|router| is_next_to(interface, router) || named && !by_route);
-                let hop = |gateway| Some(NextHop { interface: interface.name, gateway });
-                let reply_to = match given {
-                    Some(_) => hop(given),
-                    None if by_route => None,
-                    None if interface.point_to_point => hop(None),
-                    None => router_of(all_gateways()?, interface, family).and_then(|router| hop(Some(router))),
-                };
-                let rtable = (via.is_some() && interface.fib != back).then_some(back);
-                let routing = Routing { reply_to, rtable };
-                if routing != Routing::default() {
-                    let beyond = interface.fib == back && reply_to.is_some_and(|hop| hop.gateway.is_some());
-                    made.push(Answer { place, target, on: interface.name, beyond, routing });
-                }
-            }
-        }
-        Ok(made)
-    }
-
-    fn outer(&self, place: Place, family: Family) -> Vec<&HostInterface> {
-        let in_use = |interface: &&HostInterface| interface.up && interface.address(family).is_some();
-        let outside = |interface: &&HostInterface| !Place::Interface(interface.name).is_loopback();
-        let all = self.interfaces.iter().filter(outside);
-        match place {
-            Place::Interface(name) => all.filter(|interface| interface.is_in(name)).collect(),
-            Place::Address(address) => all.filter(|interface| interface.has(address)).collect(),
-            Place::Any | Place::AnyOf(_) => all.filter(in_use).collect(),
-        }
+fn outer<'a>(all: Interfaces<'a>, place: Place, family: Family) -> Vec<&'a HostInterface> {
+    let in_use = |interface: &&HostInterface| interface.up && interface.address(family).is_some();
+    let outside = |interface: &&HostInterface| !Place::Interface(interface.name).is_loopback();
+    let all = all.0.iter().filter(outside);
+    match place {
+        Place::Interface(name) => all.filter(|interface| interface.is_in(name)).collect(),
+        Place::Address(address) => all.filter(|interface| interface.has(address)).collect(),
+        Place::Any | Place::AnyOf(_) => all.filter(in_use).collect(),
     }
 }
 
@@ -125,17 +111,12 @@ fn router_of(gateways: &[Gateway], interface: &HostInterface, family: Family) ->
     (first.default || only()).then_some(first.address)
 }
 
-fn is_next_to(interface: &HostInterface, router: IpAddr) -> bool {
-    !is_link_local6(router) && interface.addresses.iter().any(|network| network.contains(&router))
-}
-
 /// The ports of which not everybody from outside is answered: the answer to a client beyond the interface's own network leaves
 /// by another interface, whoever wrote the rules. Only interfaces that are not the default route's are tried. And those that
 /// are answered through a router that is not the interface's any more.
 pub fn unanswered<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>) -> Result<Vec<Problem>> {
     let around = &main.around;
     let (host, interfaces) = (around.host, &*around.interfaces);
-    let ways = Ways { host, interfaces, default: &|family| host.gateway(family), jail_fib: 0 };
     let one_fib = interfaces.iter().all(|interface| interface.fib == 0);
     let away = |redirect: &Redirect| {
         let outer = around.outer(redirect.place, redirect.family())?;
@@ -156,14 +137,14 @@ pub fn unanswered<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p
         if redirects.is_empty() && publication.answers.is_empty() {
             continue;
         }
-        let now = ways.answers(publication)?;
+        let now = answers(host, Interfaces(interfaces), 0, publication)?;
         for old in &publication.answers {
             let is_of = |new: &&Answer| (new.place, new.target, new.on) == (old.place, old.target, old.on);
             if let Some(new) = now.iter().find(is_of).filter(|new| new.routing != old.routing) {
                 let [was, is] = [old, new].map(|answer| answer.routing.to_string());
                 let seen =
                     format!("{jail}: what comes in on {} is answered by{was}, and the routes now say{is}", old.on);
-                let problem = Problem { seen, remedy: "publish the ports again".to_owned() };
+                let problem = Problem::new(seen, "publish the ports again");
                 found.insert((jail.clone(), old.on, Family::of(old.target)), problem);
             }
         }
@@ -301,10 +282,7 @@ impl Case<'_> {
         let mut enough = vec![];
         for name in names {
             let mut options = self.publication.options.clone();
-            match *name {
-                "hairpin" => options.hairpin = true,
-                _ => options.masquerade = true,
-            }
+            options.set(name, &Given::Flag(true))?;
             if self.verdict(world, &options, on, from, to)? == Verdict::Answered {
                 enough.push(*name);
             }
@@ -336,13 +314,10 @@ impl Case<'_> {
     fn verdict(
         &self, world: &World, options: &Options, on: Interface, from: IpAddr, to: SocketAddr,
     ) -> Result<Verdict> {
-        let jail = self.publication.jail.clone();
-        let anchor = jail.anchor();
-        let mut published = Publication::new(jail, vec![*self.redirect], options.clone(), |_| Ok(Some(self.via)))?;
-        published.answers.clone_from(&self.publication.answers);
-        let mut world = world.clone();
-        world.load(anchor.path(), &rules::rules(&published));
-        let from = SocketAddr::new(from, SOURCE_PORTS[0]);
-        Ok(world.trace(&Party::Network(on), self.redirect.protocol, from, to).verdict)
+        let (jail, redirect) = (self.publication.jail.clone(), *self.redirect);
+        let mut publication = Publication::new(jail, vec![redirect], options.clone(), |_| Ok(Some(self.via)))?;
+        publication.answers.clone_from(&self.publication.answers);
+        let (sender, from) = (Party::Network(on), SocketAddr::new(from, SOURCE_PORTS[0]));
+        Ok(Probe { publication, redirect, sender, from, to, entrance: None }.traced(world).verdict)
     }
 }

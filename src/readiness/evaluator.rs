@@ -4,26 +4,24 @@
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Findings, RELOAD, Surroundings};
 use crate::error::{Problem, Result, quoted};
-use crate::host::{HostInterface, Interfaces};
 use crate::name::PARENT;
-use crate::net::{Direction, Family, Interface};
+use crate::net::{Direction, Interface};
 use crate::options::Source;
 use crate::pf::Rulesets;
 use crate::pfconf::Conf;
-use crate::pfconf::address::Side;
 use crate::pfconf::path::is_own;
 use crate::pfconf::rule::{Action, Origin, Rule, RuleKind};
 use crate::proof::{self, Entrance, Judge, Positions};
 use crate::publication::{Publication, Redirect, distinct};
 use crate::rules;
-use crate::trace::{Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
+use crate::trace::{At, Packet, Party, REFUSES, Release, Trace, TraceStep, Verdict, World};
 
 const MOST_SOURCES: usize = 64;
 /// The rule that decides if no other matches, on a host where it blocks.
@@ -74,12 +72,8 @@ pub(super) struct Judged {
 impl Judged {
     /// Whether a text names the mapping that was tried, and so is not about the others of its class.
     pub(super) fn names(&self, Probe { publication, redirect, to, .. }: &Probe) -> bool {
-        let parts = [
-            publication.jail.to_string(),
-            redirect.target.to_string(),
-            redirect.jail.first().to_string(),
-            to.port().to_string(),
-        ];
+        let (jail, target) = (publication.jail.to_string(), redirect.target.to_string());
+        let parts = [jail, target, redirect.jail.first().to_string(), to.port().to_string()];
         let texts = self.outcomes.iter().filter_map(|outcome| match outcome {
             Outcome::Arrives => None,
             Outcome::Depends(text) | Outcome::Lost(text) => Some(text),
@@ -95,13 +89,12 @@ pub(super) fn unfit(around: &Surroundings<'_>, rulesets: &Rulesets) -> Result<Fi
     for (path, conf) in rulesets.iter().filter(|(path, _)| !is_own(path)) {
         if let Some(unread) = conf.unread.first() {
             let place = if path.is_empty() { "the main ruleset".to_owned() } else { format!("anchor {path}") };
-            let seen = format!("not evaluated: {place}: {unread}");
-            found.warnings.push(Problem { seen, remedy: String::new() });
+            found.warnings.push(Problem::new(format!("not evaluated: {place}: {unread}"), ""));
             break;
         }
         if let Some(refused) = world.refused(conf) {
             let remedy = format!("correct that line in the file, or give the interface an address, {RELOAD}");
-            found.problems.push(Problem { seen: format!("{REFUSES}: {refused}"), remedy });
+            found.problems.push(Problem::new(format!("{REFUSES}: {refused}"), remedy));
             break;
         }
     }
@@ -319,7 +312,13 @@ impl<'a> Evaluator<'a> {
                 (None, Some(last)) => format!(" after {}", shown(last)),
                 (None, None) => String::new(),
             };
-            moves.push(format!("move {}{at}", self.call(kind)));
+            // the call as the file has it, without its conditions
+            let calls = self.main.calls_of_kport(kind);
+            let path = calls.iter().find_map(|rule| match &rule.action {
+                Action::Call(_, path) => Some(path.as_str()),
+                _ => None,
+            });
+            moves.push(format!("move {} {}{at}", kind.call(), quoted(path.unwrap_or(PARENT))));
         }
         let mut remedy = String::new();
         if !moves.is_empty() {
@@ -331,14 +330,6 @@ impl<'a> Evaluator<'a> {
         }
         remedy
     }
-
-    /// A call of kport's anchors as the file has it, without its conditions.
-    fn call(&self, kind: RuleKind) -> String {
-        let calls = self.main.calls_of_kport(kind);
-        let path =
-            calls.iter().find_map(|rule| if let Action::Call(_, path) = &rule.action { Some(path) } else { None });
-        format!("{} {}", kind.call(), quoted(path.map_or(PARENT, String::as_str)))
-    }
 }
 
 /// A statement as the file has it, or if it was not read from a file as pf prints it.
@@ -349,40 +340,18 @@ fn shown(statement: &Origin) -> String {
     }
 }
 
-/// The rule that blocks IPv6 neighbour discovery (icmp6) on an interface, if there is one. Its addresses are
-/// link-local, multicast and the target: a block of certain addresses is not taken to be meant for it; a pass of
-/// certain addresses is, if it names icmp6. With `drop` the default rule blocks.
-pub(super) fn blocks_neighbours(
-    main: &Conf, all: &[HostInterface], on: Interface, direction: Direction, drop: bool,
-) -> Option<String> {
-    const ICMP6: u8 = 58;
-    let is_in = |name: &str| name.parse().is_ok_and(|name| Interfaces(all).is_in(on, name));
-    if main.skip.iter().any(|name| is_in(name)) {
-        return None;
-    }
-    let mut last: Option<&Rule> = None;
-    for rule in main.rules() {
-        let when = &rule.when;
-        let certain = when.from != Side::default() || when.to != Side::default() || when.tagged.is_some();
-        let meant = match rule.action {
-            Action::Block => !certain,
-            Action::Pass => !certain || when.protocol == Some(ICMP6),
-            Action::Match | Action::Translate { .. } | Action::Call(..) => false,
-        };
-        if meant
-            && when.on.as_ref().is_none_or(|on| is_in(&on.name) != on.not)
-            && when.direction.is_none_or(|wanted| wanted == direction)
-            && when.family != Some(Family::Inet)
-            && when.protocol.is_none_or(|number| number == ICMP6)
-        {
-            last = Some(rule);
-            if rule.quick {
-                break;
-            }
-        }
-    }
-    match last {
-        Some(rule) => (rule.action == Action::Block).then(|| quoted(&rule.origin.text)),
-        None => drop.then(|| DEFAULT_RULE.to_owned()),
+/// The rule that blocks IPv6 neighbour discovery on an interface, if there is one: the question of a neighbour to the multicast group of
+/// an address.
+pub(super) fn blocks_neighbours(world: &World, on: Interface, direction: Direction) -> Option<String> {
+    const SOLICITATION: u8 = 135;
+    let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77);
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x77);
+    let [from, to] = [neighbour, group].map(|address| SocketAddr::new(address.into(), 0));
+    let at = At { direction, on, received_on: (direction == Direction::In).then_some(on) };
+    // not every ruleset can be judged
+    let decided = world.decided(RuleKind::Filter, at, &Packet::icmp(SOLICITATION, 0, from, to), &[]).ok()?;
+    match decided {
+        Some(met) => met.blocks().then(|| quoted(&met.rule.origin.text)),
+        None => (world.pf.default_to_drop && !world.skips(on)).then(|| DEFAULT_RULE.to_owned()),
     }
 }

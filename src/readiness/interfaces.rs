@@ -27,21 +27,16 @@ const DIALLED: [&str; 3] = ["ng", "ppp", "tun"];
 
 /// Interfaces that are missing, down or without an address, and addresses that are not the host's, once for each jail.
 pub fn interfaces<'a>(around: &Surroundings<'_>, publications: impl Publications<'a>) -> Result<Findings> {
-    let mut seen: BTreeMap<(Place, String, Family), (bool, Problem)> = BTreeMap::new();
+    let (mut found, mut seen) = (Findings::default(), BTreeSet::new());
     for (publication, redirect) in redirects(publications) {
-        let key = (redirect.place, publication.jail.mention(), redirect.family());
-        if !seen.contains_key(&key)
-            && let Some(found) = of_redirect(around, publication, redirect)?
+        if seen.insert((redirect.place, &publication.jail, redirect.family()))
+            && let Some((dead, problem)) = of_redirect(around, publication, redirect)?
         {
-            seen.insert(key, found);
-        }
-    }
-    let mut found = Findings::default();
-    for (dead, problem) in seen.into_values() {
-        let list = if dead { &mut found.problems } else { &mut found.warnings };
-        // both families of a missing interface are one finding
-        if list.last() != Some(&problem) {
-            list.push(problem);
+            let list = if dead { &mut found.problems } else { &mut found.warnings };
+            // both families of a missing interface are one finding
+            if !list.contains(&problem) {
+                list.push(problem);
+            }
         }
     }
     Ok(found)
@@ -114,39 +109,30 @@ fn is_dialled(interface: &HostInterface) -> bool {
 
 /// `set skip` on an interface where pf must filter.
 pub fn skip<'a>(main: &MainRuleset<'_>, publications: impl Publications<'a>) -> Result<Vec<Problem>> {
-    let around = &main.around;
+    let (around, all) = (&main.around, Interfaces(&main.around.interfaces));
     let names: Vec<Interface> = main.facts()?.skip.iter().filter_map(|name| name.parse().ok()).collect();
-    let skipped = |i: &HostInterface| names.iter().copied().find(|name| i.is_in(*name));
-    let mut needed: BTreeMap<Interface, (Interface, String)> = BTreeMap::new();
-    let mut need = |interface: &HostInterface, why: String| {
-        if let Some(name) = skipped(interface) {
-            needed.entry(interface.name).or_insert((name, why));
-        }
-    };
+    let mut found: BTreeMap<Interface, Problem> = BTreeMap::new();
     for (publication, redirect) in redirects(publications) {
-        for interface in around.outer(redirect.place, redirect.family())? {
-            need(interface, format!("on which {} is published", publication.jail.mention()));
-        }
-        let options = &publication.options;
-        if let Some(via) = around.via(redirect.target).filter(|_| options.translate_sources()) {
-            for interface in Interfaces(&around.interfaces).members(via) {
-                need(interface, format!("where sources are translated for {}", publication.jail.mention()));
-            }
-        }
-        if options.host_access {
-            for interface in around.interfaces.iter().filter(|i| i.name.as_str() == "lo0") {
-                need(interface, format!("which host access to {} needs", publication.jail.mention()));
-            }
+        let (jail, options) = (publication.jail.mention(), &publication.options);
+        let outer = around.outer(redirect.place, redirect.family())?.into_iter();
+        let via = around.via(redirect.target).filter(|_| options.translate_sources());
+        let inner = via.into_iter().flat_map(|via| all.members(via));
+        let own = around.interfaces.iter().filter(|i| options.host_access && i.name.as_str() == "lo0");
+        let needed = outer
+            .map(|i| (i, format!("on which {jail} is published")))
+            .chain(inner.map(|i| (i, format!("where sources are translated for {jail}"))))
+            .chain(own.map(|i| (i, format!("which host access to {jail} needs"))));
+        for (HostInterface { name: on, .. }, why) in needed {
+            let Some(name) = names.iter().find(|name| all.is_in(*on, **name)) else {
+                continue;
+            };
+            let pass = if on.as_str() == "lo0" { "; to pass lo0, add there: pass quick on lo0 no state" } else { "" };
+            let remedy = format!("remove {name} from the set skip line in /etc/pf.conf, {RELOAD}{pass}");
+            let seen = format!("set skip on {name}: pf does not filter {on}, {why}");
+            found.entry(*on).or_insert(Problem::new(seen, remedy));
         }
     }
-    let finding = |(interface, (name, why)): (Interface, (Interface, String))| {
-        let mut remedy = format!("remove {name} from the set skip line in /etc/pf.conf, {RELOAD}");
-        if interface.as_str() == "lo0" {
-            remedy.push_str("; to pass lo0, add there: pass quick on lo0 no state");
-        }
-        Problem { seen: format!("set skip on {name}: pf does not filter {interface}, {why}"), remedy }
-    };
-    Ok(needed.into_iter().map(finding).collect())
+    Ok(found.into_values().collect())
 }
 
 /// Rules that block IPv6 neighbour discovery, without which nothing arrives; none of a main ruleset that cannot be read.
@@ -167,12 +153,11 @@ pub fn neighbour_discovery<'a>(main: &MainRuleset<'_>, publications: impl Public
             }
         }
     }
+    let remedy = format!("add to /etc/pf.conf, before anchor \"kport\": pass quick inet6 proto ipv6-icmp, {RELOAD}");
     let finding = |(rule, (target, on)): (String, (IpAddr, BTreeSet<Interface>))| {
         let on = joined(on, " and ");
-        Problem {
-            seen: format!("{rule} blocks IPv6 neighbour discovery on {on}, so nothing arrives at {target}"),
-            remedy: format!("add to /etc/pf.conf, before anchor \"kport\": pass quick inet6 proto ipv6-icmp, {RELOAD}"),
-        }
+        let seen = format!("{rule} blocks IPv6 neighbour discovery on {on}, so nothing arrives at {target}");
+        Problem::new(seen, &remedy)
     };
     Ok(blocked.into_iter().map(finding).collect())
 }

@@ -41,7 +41,7 @@ pub(super) const SOURCE_PORTS: [u16; 2] = [40_000, 40_001];
 const MOST_PORTS: usize = 64;
 const MOST_KEPT: usize = 128;
 /// The format of [`Kept`], and the evaluator that has filled it.
-const VERSION: &str = concat!("2 ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("3 ", env!("CARGO_PKG_VERSION"));
 
 /// Mappings between which nothing makes a difference, and the packets to try the first one with.
 pub(super) struct Class {
@@ -87,16 +87,7 @@ struct Kept {
     /// By the classes together.
     remedies: BTreeMap<u64, String>,
     /// The rule that blocks IPv6 neighbour discovery, by interface and direction.
-    neighbours: BTreeMap<String, Option<String>>,
-}
-
-impl Kept {
-    /// From the text that [`MainRuleset::learned`] has returned; nothing if it is damaged, or of another host or version.
-    fn read(text: Option<&str>, host: u64) -> Kept {
-        let kept = text.and_then(|text| serde_json::from_str::<Kept>(text).ok());
-        let kept = kept.filter(|kept| kept.version == VERSION && kept.host == host);
-        kept.unwrap_or_else(|| Kept { version: VERSION.to_owned(), host, ..Kept::default() })
-    }
+    neighbours: BTreeMap<u64, Option<String>>,
 }
 
 /// The main ruleset of pf on a host.
@@ -115,11 +106,15 @@ pub struct MainRuleset<'a> {
 }
 
 impl<'a> MainRuleset<'a> {
-    /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`.
+    /// `read` returns pf's rulesets by path, the main one's empty; it is called if something is not in `kept`, the text that
+    /// [`MainRuleset::learned`] has returned. That is nothing if it is damaged, or of another host or version.
     pub fn new(
         around: Surroundings<'a>, kept: Option<&str>, read: impl Fn() -> Result<Rulesets> + 'a,
     ) -> Result<MainRuleset<'a>> {
-        let kept = Kept::read(kept, digest_of_host(&around)?);
+        let host = digest_of_host(&around)?;
+        let kept = kept.and_then(|text| serde_json::from_str::<Kept>(text).ok());
+        let kept = kept.filter(|kept| kept.version == VERSION && kept.host == host);
+        let kept = kept.unwrap_or_else(|| Kept { version: VERSION.to_owned(), host, ..Kept::default() });
         Ok(MainRuleset {
             around,
             read: Box::new(read),
@@ -147,10 +142,6 @@ impl<'a> MainRuleset<'a> {
         self.rulesets.get_or_try_init(&self.read)
     }
 
-    fn main(&self) -> Result<Option<&Conf>> {
-        Ok(self.rulesets()?.iter().find(|(path, _)| path.is_empty()).map(|(_, conf)| &**conf))
-    }
-
     pub(super) fn facts(&self) -> Result<&Facts> {
         self.facts.get_or_try_init(|| {
             let facts = self.find_facts()?;
@@ -160,17 +151,16 @@ impl<'a> MainRuleset<'a> {
     }
 
     fn find_facts(&self) -> Result<Facts> {
-        let Some(main) = self.main()? else { return Ok(Facts::default()) };
+        let Some((_, main)) = self.rulesets()?.iter().find(|(path, _)| path.is_empty()) else {
+            return Ok(Facts::default());
+        };
         let conditional = |kind: RuleKind| {
             let calls = main.calls_of_kport(kind);
             let conditions = calls.first()?.conditions();
-            let keyword = kind.call();
-            calls.iter().all(|call| !call.conditions().is_empty()).then(|| Problem {
-                seen: format!(
-                    "{keyword} \"{PARENT}\" is called with a condition ({conditions}), so it is skipped for other packets"
-                ),
-                remedy: format!("write in /etc/pf.conf: {keyword} \"{PARENT}\", {RELOAD}"),
-            })
+            let call = format!("{} \"{PARENT}\"", kind.call());
+            let seen = format!("{call} is called with a condition ({conditions}), so it is skipped for other packets");
+            let problem = || Problem::new(seen, format!("write in /etc/pf.conf: {call}, {RELOAD}"));
+            calls.iter().all(|call| !call.conditions().is_empty()).then(problem)
         };
         let conditional = RuleKind::OF_KPORT.into_iter().filter_map(conditional).collect();
         let unfit = evaluator::unfit(&self.around, self.rulesets()?)?;
@@ -208,10 +198,8 @@ impl<'a> MainRuleset<'a> {
     }
 
     pub(super) fn judged(&self, class: &Class) -> Result<Judged> {
-        let is_of = |judged: &&Judged| judged.outcomes.len() == class.probes.len();
-        if let Some(known) =
-            [class.exact, class.key].iter().find_map(|key| self.kept.borrow().judged.get(key).filter(is_of).cloned())
-        {
+        let known = |key: &u64| self.kept.borrow().judged.get(key).cloned();
+        if let Some(known) = known(&class.exact).or_else(|| known(&class.key)) {
             return Ok(known);
         }
         let judged = self.ask(|evaluator| evaluator.judge(&class.probes))?;
@@ -221,8 +209,8 @@ impl<'a> MainRuleset<'a> {
     }
 
     /// What is kept by this key; else what `find` returns.
-    fn once<K: Ord, V: Clone>(
-        &self, part: fn(&mut Kept) -> &mut BTreeMap<K, V>, key: K, find: impl FnOnce() -> Result<V>,
+    fn once<V: Clone>(
+        &self, part: fn(&mut Kept) -> &mut BTreeMap<u64, V>, key: u64, find: impl FnOnce() -> Result<V>,
     ) -> Result<V> {
         if let Some(known) = part(&mut self.kept.borrow_mut()).get(&key) {
             return Ok(known.clone());
@@ -246,16 +234,11 @@ impl<'a> MainRuleset<'a> {
         self.once(|kept| &mut kept.remedies, digest(&keys), find)
     }
 
-    /// The rule of the main ruleset that blocks IPv6 neighbour discovery on an interface; a ruleset that could not be read has none.
+    /// The rule that blocks IPv6 neighbour discovery on an interface; a ruleset that cannot be evaluated has none.
     pub(super) fn blocks_neighbours(&self, on: Interface, direction: Direction) -> Result<Option<String>> {
         let groups = self.around.interfaces.iter().filter(|interface| interface.name == on).map(|on| &on.groups);
-        let key = format!("{direction} {on} {:?}", groups.collect::<Vec<_>>());
-        let find = || {
-            let drop = self.around.sysctl_is_on("net.pf.default_to_drop")?;
-            let main = self.main()?.filter(|main| main.unread.is_empty());
-            let all = &self.around.interfaces;
-            Ok(main.and_then(|main| evaluator::blocks_neighbours(main, all, on, direction, drop)))
-        };
+        let key = digest(&(direction, on, groups.collect::<Vec<_>>()));
+        let find = || Ok(self.world()?.and_then(|world| evaluator::blocks_neighbours(world, on, direction)));
         self.once(|kept| &mut kept.neighbours, key, find)
     }
 
@@ -282,7 +265,7 @@ impl<'a> MainRuleset<'a> {
                     match seen.entry(key) {
                         Entry::Occupied(known) => made[*known.get()].count += 1,
                         Entry::Vacant(new) => {
-                            let probes = self.probes(publication, redirect, host, jail, filter_local)?;
+                            let probes = self.probes(publication, *redirect, host, jail, filter_local)?;
                             if !probes.is_empty() {
                                 let exact = digest(&(&kind, redirect, &publication.jail, host, jail));
                                 new.insert(made.len());
@@ -298,18 +281,12 @@ impl<'a> MainRuleset<'a> {
 
     /// The packets to try a mapping with: from outside, and from the host if it has access.
     fn probes(
-        &self, publication: &Publication, redirect: &Redirect, host: u16, jail: u16, filter_local: bool,
+        &self, publication: &Publication, redirect: Redirect, host: u16, jail: u16, filter_local: bool,
     ) -> Result<Vec<Probe>> {
         let family = redirect.family();
-        let alone = Publication { redirects: vec![*redirect], ..publication.clone() };
-        let probe = |sender, from, to, entrance| Probe {
-            publication: alone.clone(),
-            redirect: *redirect,
-            sender,
-            from,
-            to,
-            entrance,
-        };
+        let alone = Publication { redirects: vec![redirect], ..publication.clone() };
+        let probe =
+            |sender, from, to, entrance| Probe { publication: alone.clone(), redirect, sender, from, to, entrance };
         let mut made = vec![];
         for interface in self.around.outer(redirect.place, family)? {
             let Some(own) = interface.address(family) else { continue };
@@ -376,21 +353,16 @@ pub fn main_ruleset<'p>(main: &MainRuleset<'_>, publications: impl Publications<
             }
         }
     }
-    let undecided = |(what, seen): (String, String)| Problem {
-        seen: format!("{seen}: whether it arrives depends on what kport cannot decide: {what}"),
-        remedy: String::new(),
-    };
-    found.warnings.extend(open.into_iter().map(undecided));
+    let undecided = |(what, seen)| format!("{seen}: whether it arrives depends on what kport cannot decide: {what}");
+    found.warnings.extend(open.into_iter().map(undecided).map(|seen| Problem::new(seen, "")));
     // a family that is not forwarded is a finding of its own
     lost.remove("the host does not forward");
     if lost.is_empty() {
         return Ok(found);
     }
     let remedy = main.remedy(&classes)?;
-    found.problems.extend(lost.into_iter().map(|(reason, (first, count))| Problem {
-        seen: format!("{first}{}: {reason}", and_more(count - 1)),
-        remedy: remedy.clone(),
-    }));
+    let seen = |(reason, (first, count))| format!("{first}{}: {reason}", and_more(count - 1));
+    found.problems.extend(lost.into_iter().map(seen).map(|seen| Problem::new(seen, &remedy)));
     Ok(found)
 }
 
@@ -407,15 +379,13 @@ pub fn bypassed<'p>(main: &MainRuleset<'_>, publications: impl Publications<'p>)
             seen.entry(found).or_insert(&class.probes[0]);
         }
     }
-    let problem = |((statement, count), probe): ((String, usize), &Probe)| Problem {
-        seen: format!(
-            "{statement}{} refuses sources, but not at {} on {}, which {} publishes",
-            and_more(count),
-            probe.to.port(),
-            probe.redirect.place,
-            probe.publication.jail.mention()
-        ),
-        remedy: String::new(),
+    let problem = |((statement, count), probe): ((String, usize), &Probe)| {
+        let (port, place, jail) = (probe.to.port(), probe.redirect.place, probe.publication.jail.mention());
+        let more = and_more(count);
+        Problem::new(
+            format!("{statement}{more} refuses sources, but not at {port} on {place}, which {jail} publishes"),
+            "",
+        )
     };
     Ok(seen.into_iter().map(problem).collect())
 }
@@ -480,7 +450,7 @@ fn digest(of: &impl Hash) -> u64 {
 }
 
 /// Adds an answer; if there are too many, those before it are forgotten.
-fn keep<K: Ord, V>(kept: &mut BTreeMap<K, V>, key: K, answer: V) {
+fn keep<V>(kept: &mut BTreeMap<u64, V>, key: u64, answer: V) {
     if kept.len() >= MOST_KEPT {
         kept.clear();
     }

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Problem;
-use crate::host::Host;
 use crate::name::PARENT;
 use crate::pf::Status;
 use crate::pfconf::{Outline, PF_CONF, RuleKind};
@@ -39,11 +38,6 @@ pub fn missing_in(file: &Path) -> Option<Vec<&'static str>> {
     Some(missing(file, &text))
 }
 
-/// The file of the main ruleset on this host; `None` for a host from a file, which has none.
-pub fn pf_conf(host: &dyn Host) -> Option<&'static Path> {
-    (!host.is_played()).then_some(Path::new(PF_CONF))
-}
-
 /// The loaded main ruleset does not call kport's anchors; `nat-anchor` only counts if a rule needs it. `file` is its file.
 pub fn uncalled(status: &Status, needs_nat: bool, file: Option<&Path>) -> Option<Problem> {
     let loaded = |kind| match kind {
@@ -55,21 +49,18 @@ pub fn uncalled(status: &Status, needs_nat: bool, file: Option<&Path>) -> Option
     if lines.is_empty() {
         return None;
     }
-    let seen = "pf's main ruleset does not call kport's anchors".to_owned();
+    let seen = "pf's main ruleset does not call kport's anchors";
     let in_file =
         file.filter(|file| missing_in(file).is_some_and(|missing| lines.iter().all(|line| !missing.contains(line))));
     Some(match in_file {
-        Some(file) => Problem {
-            seen: format!("{seen}; {} does, but it is not what is loaded", file.display()),
-            remedy: "service pf reload; if that fails, correct the line that it names".to_owned(),
-        },
-        None => Problem {
-            seen,
-            remedy: format!(
-                "add to {PF_CONF}: {} (translation lines before filter lines), {RELOAD}",
-                lines.join(" and ")
-            ),
-        },
+        Some(file) => Problem::new(
+            format!("{seen}; {} does, but it is not what is loaded", file.display()),
+            "service pf reload; if that fails, correct the line that it names",
+        ),
+        None => {
+            let lines = lines.join(" and ");
+            Problem::new(seen, format!("add to {PF_CONF}: {lines} (translation lines before filter lines), {RELOAD}"))
+        }
     })
 }
 

@@ -190,7 +190,7 @@ fn a_cache_that_cannot_be_trusted_is_a_miss() {
         assert_eq!(publish("8080:80"), (false, false));
     }
     // what was found, of another version of kport or damaged
-    for (from, to) in [("\"version\":\"2 ", "\"version\":\"0 "), ("\"known\":true", "\"known\":1   ")] {
+    for (from, to) in [("\"version\":\"3 ", "\"version\":\"0 "), ("\"known\":true", "\"known\":1   ")] {
         let bad = replaced(&fs::read(&outline).unwrap(), from, to);
         fs::write(&outline, bad).unwrap();
         assert_eq!(publish("8081:81"), (false, true), "{to}");

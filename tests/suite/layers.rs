@@ -152,7 +152,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("container::oci", &["cli"]),
     ("doctor::self_test", &["cli"]),
     ("pf::files", &["session", "doctor"]),
-    ("pfconf::address", &["calls", "managers", "pf", "trace", "readiness"]),
+    ("pfconf::address", &["calls", "managers", "pf", "trace"]),
     ("pfconf::names", &["managers", "trace"]),
     ("pfconf::nested", &["pf"]),
     ("pfconf::path", &["calls", "pf", "trace", "proof", "readiness"]),
