@@ -39,7 +39,7 @@ const FIRST_NAP: Duration = Duration::from_micros(50);
 const KILL_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     Exit(i32),
     Signal(i32),
     /// Unknown: the host ignores SIGCHLD or reaped the child itself, and the kernel did not report it otherwise.
@@ -52,11 +52,11 @@ pub(crate) enum End {
 
 /// The output of a child, complete unless it was killed.
 #[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) end: End,
+pub struct Output {
+    pub end: End,
     /// If the lines were read as they came: the last one.
-    pub(crate) stdout: Vec<u8>,
-    pub(crate) stderr: Vec<u8>,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
 }
 
 /// Runs `program`, an absolute path, with `arguments` and with `input` on its standard input, in `/`, with no
@@ -239,18 +239,16 @@ impl<'c, 'l> Capture<'c, 'l> {
 
     /// Waits up to `timeout` for output, and reads what is there. `Ok(false)` if there was none.
     fn read(pipes: &mut [Self; 2], timeout: Duration) -> std::result::Result<bool, End> {
-        let mut open: Vec<&mut Self> = pipes.iter_mut().filter(|pipe| pipe.open.is_some()).collect();
-        let mut fds: Vec<PollFd<'_>> =
-            open.iter().filter_map(|pipe| pipe.open.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)).collect();
-        let timeout = Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ };
+        let open = pipes.iter().filter_map(|pipe| pipe.open.as_ref());
+        let mut fds: Vec<PollFd<'_>> = open.map(|file| PollFd::new(file, PollFlags::IN)).collect();
+        let timeout = Timespec::try_from(timeout).ok();
         // EINTR and ENOMEM are the same as no output; the caller's deadline still applies
-        if poll(&mut fds, Some(&timeout)).unwrap_or(0) == 0 {
+        if poll(&mut fds, timeout.as_ref()).unwrap_or(0) == 0 {
             return Ok(false);
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let mut some = false;
-        for (pipe, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            some = true;
+        let open = pipes.iter_mut().filter(|pipe| pipe.open.is_some());
+        for (pipe, _) in open.zip(ready).filter(|(_, ready)| *ready) {
             let mut buffer = [0; 16 << 10];
             match pipe.open.as_mut().map(|file| file.read(&mut buffer)) {
                 Some(Ok(count)) if count > 0 => pipe.text.extend_from_slice(&buffer[..count]),
@@ -263,7 +261,7 @@ impl<'c, 'l> Capture<'c, 'l> {
                 return Err(End::TooMuch);
             }
         }
-        Ok(some)
+        Ok(true)
     }
 }
 

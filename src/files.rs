@@ -5,13 +5,13 @@
 //! never had one. What is open for reading only cannot receive anything, and kport reads it at offsets of its own. In the
 //! helper that cannot happen ([`in_helper`]), so it does not ask the kernel before each file.
 
-pub(crate) mod flags;
+pub mod flags;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::race::OnceBox;
@@ -191,9 +191,7 @@ impl Folder {
 
 /// Writes `bytes` to `path` so that a reader finds the old or the new content, even after a kill.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
+    let temporary = path.with_added_extension("tmp");
     let write = || -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
         let file = in_directory(&temporary, || open(&temporary, flags, Mode::RUSR | Mode::WUSR))?;

@@ -37,14 +37,12 @@
 // what only the helper uses is dead in a build of the library alone
 #![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 
-mod child;
 pub mod container;
 pub mod deadline;
 pub mod doctor;
 pub mod error;
 #[doc(hidden)]
 pub mod ffi;
-mod files;
 pub mod host;
 pub mod managers;
 pub mod name;
@@ -60,10 +58,12 @@ pub mod spec;
 #[path = "."]
 mod internal {
     pub mod calls;
+    pub mod child;
     #[cfg(feature = "cli")]
     pub mod cli;
     pub mod conf;
     pub mod conflict;
+    pub mod files;
     pub mod pf;
     pub mod pfconf;
     pub mod proof;

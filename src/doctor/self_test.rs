@@ -122,51 +122,34 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) 
 /// does; then that of an ordinary outsider, which exists only on the epair of the test. If the ruleset cannot be judged, the
 /// test shows the result.
 fn client_net(host: &dyn Host, firewall: &dyn Firewall) -> Net {
-    let other = || {
-        let outsider = refused_for(host, firewall, CLIENT_NET).ok()??;
-        let net = IpNet::new(outsider, 30).ok()?;
-        let hosts: Vec<IpNet> = net.hosts().filter_map(|address| IpNet::new(address, 30).ok()).collect();
-        let [a, b] = hosts[..] else { return None };
-        [[a, b], [b, a]].into_iter().find(|net| matches!(refused_for(host, firewall, *net), Ok(None)))
+    let other = || -> Result<Option<Net>> {
+        let mut world = World::of_host(host, Release::of_host(host)?)?;
+        // units that no epair has
+        let (on, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);
+        for (name, address) in [(on, CLIENT_NET[0]), (inner, SERVER_NET[0])] {
+            world.lookup.interfaces.push(HostInterface::up(name, vec!["epair".parse()?], vec![address]));
+        }
+        for (path, conf) in firewall.rulesets(true)? {
+            world.load_conf(&path, &conf);
+        }
+        // the client may have any address: the epair is the test's own
+        world.lookup.gateway = PerFamily::each(|_| Some(on));
+        let judge = Judge::new(world, "");
+        let host = SocketAddr::new(CLIENT_NET[0].addr(), HOST_PORT);
+        let jail = SocketAddr::new(SERVER_NET[1].addr(), JAIL_PORT);
+        let entrance = Entrance { on, protocol: Protocol::Tcp, host, jail, via: Some(inner), required: true };
+        if judge.refusal(&entrance, CLIENT_NET[1].addr())?.is_none() {
+            return Ok(None);
+        }
+        let net = judge.outsider(&entrance)?.and_then(|outsider| IpNet::new(outsider.address, 30).ok());
+        let hosts = net.iter().flat_map(IpNet::hosts).filter_map(|host| IpNet::new(host, 30).ok());
+        Ok(hosts.collect::<Vec<_>>().try_into().ok())
     };
-    other().unwrap_or(CLIENT_NET)
-}
-
-/// If a client with this network is refused because of its address: an outsider that is not.
-fn refused_for(host: &dyn Host, firewall: &dyn Firewall, [outside, client]: Net) -> Result<Option<IpAddr>> {
-    let mut world = World::of_host(host, Release::of_host(host)?)?;
-    // units that no epair has
-    let (outer, inner): (Interface, Interface) = ("epair99998a".parse()?, "epair99999a".parse()?);
-    for (name, address) in [(outer, outside), (inner, SERVER_NET[0])] {
-        world.lookup.interfaces.push(HostInterface::up(name, vec!["epair".parse()?], vec![address]));
-    }
-    for (path, conf) in firewall.rulesets(true)? {
-        world.load_conf(&path, &conf);
-    }
-    // the client may have any address: the epair is the test's own
-    world.lookup.gateway = PerFamily::each(|_| Some(outer));
-    let judge = Judge::new(world, "");
-    let entrance = Entrance {
-        on: outer,
-        protocol: Protocol::Tcp,
-        host: SocketAddr::new(outside.addr(), HOST_PORT),
-        jail: SocketAddr::new(SERVER_NET[1].addr(), JAIL_PORT),
-        via: Some(inner),
-        required: true,
-    };
-    match judge.refusal(&entrance, client.addr())? {
-        None => Ok(None),
-        Some(_) => Ok(judge.outsider(&entrance)?.map(|outsider| outsider.address)),
-    }
-}
-
-/// The error of an unexpected result.
-fn wrong(why: impl AsRef<str>) -> Error {
-    Error::new(Kind::System, why)
+    other().ok().flatten().unwrap_or(CLIENT_NET)
 }
 
 fn ensure(right: bool, why: &str) -> Result<()> {
-    if right { Ok(()) } else { Err(wrong(why)) }
+    if right { Ok(()) } else { Err(Error::new(Kind::System, why)) }
 }
 
 struct Trial<'a> {
@@ -191,13 +174,13 @@ impl Trial<'_> {
 
     fn take(&mut self) -> Result<()> {
         let jail: JailName = SERVER.parse()?;
-        self.step("create two jails with a network each", |trial| trial.ground.set_up())?;
+        let outer = self.step("create two jails with a network each", |trial| trial.ground.set_up())?;
         let request = self.step("find the jail and its address", |trial| {
             let host = trial.ground.host();
-            let known = host.jail(SERVER)?.ok_or_else(|| wrong("the host does not report the jail"))?;
+            let known = host.jail(SERVER)?.ok_or_else(|| error!(System, "the host does not report the jail"))?;
             let (address, found) = (SERVER_NET[1].addr(), host.vnet_addresses(&known, ANSWER_TIME)?);
             ensure(found == [address], &format!("the jail has {address}, and the host reports {found:?}"))?;
-            let spec = spec::parse(&format!("{}:{HOST_PORT}:{JAIL_PORT}", trial.ground.outer()?))?;
+            let spec = spec::parse(&format!("{outer}:{HOST_PORT}:{JAIL_PORT}"))?;
             Ok(Request { jid: Some(known.jid), ..Request::new(jail.clone(), spec) })
         })?;
         self.step("a port that is not published is not reached", |trial| {
@@ -240,15 +223,13 @@ impl Trial<'_> {
 }
 
 /// Two jails, and the network between them.
-trait Ground {
+#[doc(hidden)]
+pub trait Ground {
     /// The host with the jails.
     fn host(&self) -> &dyn Host;
 
-    /// Creates them.
-    fn set_up(&mut self) -> Result<()>;
-
-    /// The host's interface towards the client.
-    fn outer(&self) -> Result<Interface>;
+    /// Creates them; returns the host's interface towards the client.
+    fn set_up(&mut self) -> Result<Interface>;
 
     /// Whether the client gets the server's answer from the host's port.
     fn connects(&self) -> Result<bool>;
@@ -258,17 +239,18 @@ trait Ground {
 }
 
 /// The jails of a FreeBSD host, created by the programs of its base system.
-struct Real<'a> {
+#[doc(hidden)]
+pub struct Real<'a> {
     host: &'a dyn Host,
     run: &'a Runner<'a>,
     client: Net,
-    jails: Vec<&'static str>,
-    /// The host's ends of the epairs: the server's, the client's.
-    epairs: Vec<String>,
+    /// The commands that remove what was created, in the order of its creation.
+    removals: Vec<(&'static str, [String; 2])>,
 }
 
 /// Runs a program with arguments and input, until a deadline.
-type Runner<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
+#[doc(hidden)]
+pub type Runner<'a> = dyn Fn(&str, &[&str], &str, Deadline) -> Result<child::Output> + Sync + 'a;
 
 const JAIL: &str = "/usr/sbin/jail";
 const JEXEC: &str = "/usr/sbin/jexec";
@@ -277,6 +259,10 @@ const ROUTE: &str = "/sbin/route";
 const NC: &str = "/usr/bin/nc";
 
 impl<'a> Real<'a> {
+    pub fn new(host: &'a dyn Host, run: &'a Runner<'a>, client: Net) -> Real<'a> {
+        Real { host, run, client, removals: vec![] }
+    }
+
     fn check(host: &'a dyn Host, client: Net) -> Result<Real<'a>> {
         if !cfg!(target_os = "freebsd") {
             let why = "self-test not run: it creates FreeBSD jails; on other systems use --backend sim";
@@ -285,24 +271,27 @@ impl<'a> Real<'a> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::new(Kind::Permission, "self-test not run: only root can create jails"));
         }
-        Ok(Real { host, run: &program, client, jails: vec![], epairs: vec![] })
+        Ok(Real::new(host, &program, client))
     }
 
-    fn add(&mut self, jail: &'static str, [outside, inside]: Net) -> Result<()> {
+    /// Creates a jail; returns the host's end of its epair.
+    fn add(&mut self, jail: &'static str, [outside, inside]: Net) -> Result<Interface> {
         // prints its end of the pair: epair0a; the other one is epair0b
         let end = self.command(IFCONFIG, &["epair", "create"])?.trim().to_owned();
         let Some(other) = end.strip_suffix('a').map(|stem| format!("{stem}b")) else {
-            let why = format!("ifconfig epair create returned {end:?}, which is not the first end of an epair");
-            return Err(wrong(why));
+            return Err(error!(
+                System,
+                "ifconfig epair create returned {end:?}, which is not the first end of an epair"
+            ));
         };
-        self.epairs.push(end.clone());
+        self.removals.push((IFCONFIG, [end.clone(), "destroy".to_owned()]));
         self.command(IFCONFIG, &[&end, "inet", &outside.to_string(), "up"])?;
         self.command(JAIL, &["-c", &format!("name={jail}"), "path=/", "vnet", "persist"])?;
-        self.jails.push(jail);
+        self.removals.push((JAIL, ["-r".to_owned(), jail.to_owned()]));
         self.command(IFCONFIG, &[&other, "vnet", jail])?;
         self.command(JEXEC, &[jail, IFCONFIG, &other, "inet", &inside.to_string(), "up"])?;
         self.command(JEXEC, &[jail, ROUTE, "-q", "add", "default", &outside.addr().to_string()])?;
-        Ok(())
+        end.parse()
     }
 
     /// Standard output of a program that must succeed.
@@ -312,7 +301,7 @@ impl<'a> Real<'a> {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(wrong(format!("{name} {}: {:?}: {said}", arguments.join(" "), output.end)))
+        Err(error!(System, "{name} {}: {:?}: {said}", arguments.join(" "), output.end))
     }
 }
 
@@ -321,13 +310,9 @@ impl Ground for Real<'_> {
         self.host
     }
 
-    fn set_up(&mut self) -> Result<()> {
+    fn set_up(&mut self) -> Result<Interface> {
         self.add(SERVER, SERVER_NET)?;
         self.add(CLIENT, self.client)
-    }
-
-    fn outer(&self) -> Result<Interface> {
-        self.epairs.last().map_or("", String::as_str).parse()
     }
 
     fn connects(&self) -> Result<bool> {
@@ -348,21 +333,15 @@ impl Ground for Real<'_> {
             let served = server.join().map_err(|_| Error::new(Kind::Internal, "a thread of the self-test died"))??;
             if !answered && served.end != End::TimedOut {
                 let said = String::from_utf8_lossy(&served.stderr).into_owned();
-                return Err(wrong(format!("the server did not wait for the client ({said})")));
+                return Err(error!(System, "the server did not wait for the client ({said})"));
             }
             Ok(answered)
         })
     }
 
     fn take_down(&mut self) -> Result<()> {
-        let mut errors = vec![];
-        for jail in std::mem::take(&mut self.jails).into_iter().rev() {
-            errors.extend(self.command(JAIL, &["-r", jail]).err());
-        }
-        for epair in std::mem::take(&mut self.epairs).into_iter().rev() {
-            errors.extend(self.command(IFCONFIG, &[&epair, "destroy"]).err());
-        }
-        Error::all(errors)
+        let removals = std::mem::take(&mut self.removals).into_iter().rev();
+        Error::all(removals.filter_map(|(program, [a, b])| self.command(program, &[&a, &b]).err()))
     }
 }
 
@@ -383,20 +362,16 @@ impl Ground for Simulated {
         &self.host
     }
 
-    fn set_up(&mut self) -> Result<()> {
-        let jails = [("epair0a", SERVER, SERVER_NET), ("epair1a", CLIENT, self.client)];
+    fn set_up(&mut self) -> Result<Interface> {
+        let (inner, outer): (Interface, Interface) = ("epair0a".parse()?, "epair1a".parse()?);
+        let jails = [(inner, SERVER, SERVER_NET), (outer, CLIENT, self.client)];
         for (jid, (interface, name, [outside, inside])) in (1..).zip(jails) {
-            let groups = vec!["epair".parse()?];
-            self.host.interfaces.push(HostInterface::up(interface.parse()?, groups, vec![outside]));
+            self.host.interfaces.push(HostInterface::up(interface, vec!["epair".parse()?], vec![outside]));
             let name = name.to_owned();
             self.host.vnet_addresses.insert(name.clone(), vec![inside.addr()]);
             self.host.jails.push(Jail { jid, name, vnet: true, ..Jail::default() });
         }
-        Ok(())
-    }
-
-    fn outer(&self) -> Result<Interface> {
-        "epair1a".parse()
+        Ok(outer)
     }
 
     fn connects(&self) -> Result<bool> {
@@ -412,71 +387,5 @@ impl Ground for Simulated {
 
     fn take_down(&mut self) -> Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::Mutex;
-
-    use super::*;
-
-    /// A base system that keeps jails and epairs, and fails at one command.
-    #[derive(Default)]
-    struct Base {
-        made: Mutex<BTreeSet<String>>,
-        commands: Mutex<Vec<String>>,
-        fails_at: usize,
-    }
-
-    impl Base {
-        fn run(&self, name: &str, arguments: &[&str]) -> child::Output {
-            let (mut made, mut commands) = (self.made.lock().unwrap(), self.commands.lock().unwrap());
-            commands.push(format!("{name} {}", arguments.join(" ")));
-            let mut stdout = String::new();
-            let fails = commands.len() == self.fails_at;
-            match arguments {
-                _ if fails => {}
-                ["epair", "create"] => {
-                    let end = format!("epair{}a", made.iter().filter(|name| name.starts_with("epair")).count());
-                    stdout = format!("{end}\n");
-                    assert!(made.insert(end));
-                }
-                [end, "destroy"] => assert!(made.remove(*end)),
-                ["-c", name, ..] => assert!(made.insert(name.replace("name=", ""))),
-                ["-r", name] => assert!(made.remove(*name)),
-                _ => {}
-            }
-            let end = End::Exit(i32::from(fails));
-            child::Output { end, stdout: stdout.into_bytes(), stderr: b"no\n".to_vec() }
-        }
-    }
-
-    #[test]
-    fn whatever_fails_nothing_is_left() {
-        // two jails, six commands for each; and removing one of them
-        for fails_at in 0..=13 {
-            let base = Base { fails_at, ..Base::default() };
-            let run = |name: &str, arguments: &[&str], _: &str, _: Deadline| Ok(base.run(name, arguments));
-            let host = Fixed::default();
-            let mut ground = Real { host: &host, run: &run, client: CLIENT_NET, jails: vec![], epairs: vec![] };
-            let made = ground.set_up();
-            assert_eq!(made.is_ok(), [0, 13].contains(&fails_at), "{fails_at}");
-            if made.is_ok() {
-                assert_eq!(base.made.lock().unwrap().len(), 4);
-                assert_eq!(ground.outer().unwrap().as_str(), "epair1a");
-            }
-            let removed = ground.take_down();
-            let left = base.made.lock().unwrap().iter().cloned().collect::<Vec<_>>();
-            if fails_at < 13 {
-                assert!(removed.is_ok() && left.is_empty(), "{fails_at}: {:?}", base.commands.lock().unwrap());
-            } else {
-                // the others are removed all the same
-                let error = removed.unwrap_err();
-                assert!(error.message().contains("jail -r kport-selftest-client: Exit(1): no"), "{error}");
-                assert_eq!(left, [CLIENT]);
-            }
-        }
     }
 }
