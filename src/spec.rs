@@ -136,13 +136,8 @@ impl Spec {
 /// The canonical text: with every field, one mapping for each protocol.
 impl fmt::Display for Spec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, mapping) in self.mappings().iter().enumerate() {
-            if i > 0 {
-                f.write_str(" ")?;
-            }
-            mapping.fmt(f)?;
-        }
-        Ok(())
+        let mut gap = "";
+        self.mappings().iter().try_for_each(|mapping| write!(f, "{}{mapping}", std::mem::replace(&mut gap, " ")))
     }
 }
 
@@ -247,33 +242,14 @@ fn spec_and_space<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
     Ok((rest, ()))
 }
 
-/// The first field of a spec.
-enum First {
-    Place(Place),
-    Host(HostPorts),
-}
-
 fn spec<'a>(start: &'a str, made: &mut Spec) -> Parsed<'a, ()> {
-    let (rest, first) = first(start)?;
-    let (rest, place, host, ports) = match first {
-        First::Host(host) => (rest, None, host, start),
-        First::Place(place) => {
-            let Some(ports) = rest.strip_prefix(':') else {
-                return fail(rest, "\":\" and a host port", needs_both(place, None));
-            };
-            let (rest, host) = host_ports(ports, place)?;
-            if !rest.starts_with(':') {
-                return fail(rest, "\":\" and a jail port", needs_both(place, Some(host)));
-            }
-            (rest, Some(place), host, ports)
-        }
-    };
-    let (rest, jail) = match (rest.strip_prefix(':'), host) {
-        (Some(rest), _) => jail_ports(rest, host)?,
-        (None, HostPorts::Fixed(range)) => (rest, range),
-        (None, HostPorts::Auto) => {
-            return fail(rest, "\":\" and a jail port", "auto needs one: auto:80");
-        }
+    let (ports, place) = place(start)?;
+    let (rest, host) = host_ports(ports, place)?;
+    let (rest, jail) = match (rest.strip_prefix(':'), place, host) {
+        (Some(rest), ..) => jail_ports(rest, host)?,
+        (None, Some(place), _) => return fail(rest, "\":\" and a jail port", needs_both(place, Some(host))),
+        (None, None, HostPorts::Fixed(range)) => (rest, range),
+        (None, None, HostPorts::Auto) => return fail(rest, "\":\" and a jail port", "auto needs one: auto:80"),
     };
     if rest.starts_with(':') {
         let hint = match place {
@@ -304,41 +280,45 @@ fn needs_both(place: Place, host: Option<HostPorts>) -> String {
     format!("{what} needs host and jail port: {example}")
 }
 
-fn first(start: &str) -> Parsed<'_, First> {
-    match start.as_bytes().first() {
-        Some(b'*') => Ok((&start[1..], First::Place(Place::Any))),
-        Some(b'[') => bracketed(start).map(|(rest, place)| (rest, First::Place(place))),
+/// The place and the colon after it, or nothing if the spec starts with a host port.
+fn place(start: &str) -> Parsed<'_, Option<Place>> {
+    let (rest, place) = match start.as_bytes().first() {
+        Some(b'*') => (&start[1..], Place::Any),
+        Some(b'[') => bracketed(start)?,
         Some(b'0'..=b'9') => {
             let (rest, word): (_, &str) = take_while1(|c: char| c.is_ascii_digit() || c == '.').parse(start)?;
-            if word.contains('.') {
-                let Ok(address) = word.parse::<Ipv4Addr>() else {
-                    return fail(start, "an IPv4 address", "four numbers, 0 to 255, without leading zeros");
-                };
-                return checked(start, IpAddr::V4(address)).map(|(_, place)| (rest, First::Place(place)));
+            if !word.contains('.') {
+                return Ok((start, None));
             }
-            let (rest, range) = ports(start)?;
-            Ok((rest, First::Host(HostPorts::Fixed(range))))
+            let Ok(address) = word.parse::<Ipv4Addr>() else {
+                return fail(start, "an IPv4 address", "four numbers, 0 to 255, without leading zeros");
+            };
+            (rest, checked(start, IpAddr::V4(address))?.1)
         }
         Some(letter) if letter.is_ascii_alphabetic() => {
             let (rest, word): (_, &str) =
                 take_while(|c: char| c.is_ascii() && Interface::may_contain(c as u8)).parse(start)?;
             // `auto` before two more fields is an interface of that name
             if word == "auto" && token(rest).bytes().filter(|b| *b == b':').count() < 2 {
-                return Ok((rest, First::Host(HostPorts::Auto)));
+                return Ok((start, None));
             }
             if let Some(misread) = Misread::of(word) {
                 return fail(start, "a port or a place", meant::place(misread, rest));
             }
-            if rest.chars().next().is_some_and(|c| !matches!(c, ':' | '/') && !c.is_whitespace()) {
+            if !at_end_of_field(rest) {
                 return fail(rest, "\":\"", "an interface name has letters, digits, _, . and - only");
             }
             match word.parse() {
-                Ok(interface) => Ok((rest, First::Place(Place::Interface(interface)))),
-                Err(error) => fail(start, "an interface", error.message()),
+                Ok(interface) => (rest, Place::Interface(interface)),
+                Err(error) => return fail(start, "an interface", error.message()),
             }
         }
-        Some(b':') => fail(start, "a port or a place", meant::host_port(None, start)),
-        _ => fail(start, "a port, an interface, an address, [IPv6 address] or *", ""),
+        Some(b':') => return fail(start, "a port or a place", meant::host_port(None, start)),
+        _ => return fail(start, "a port, an interface, an address, [IPv6 address] or *", ""),
+    };
+    match rest.strip_prefix(':') {
+        Some(ports) => Ok((ports, Some(place))),
+        None => fail(rest, "\":\" and a host port", needs_both(place, None)),
     }
 }
 
@@ -360,7 +340,7 @@ fn bracketed(start: &str) -> Parsed<'_, Place> {
     if let Some(end) = inner.bytes().position(|byte| byte == b']')
         && let Ok(address) = inner[..end].parse::<Ipv6Addr>()
     {
-        return checked(start, IpAddr::V6(address)).map(|(_, place)| (&inner[end + 1..], place));
+        return Ok((&inner[end + 1..], checked(start, IpAddr::V6(address))?.1));
     }
     let Some(end) = token(inner).find(']') else {
         return fail(start, "an IPv6 address in brackets", "the closing ] is missing");
@@ -378,16 +358,12 @@ fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
     }
 }
 
-fn host_ports(start: &str, place: Place) -> Parsed<'_, HostPorts> {
-    if let Some(rest) = start.strip_prefix("auto")
-        && at_end_of_field(rest)
-    {
-        return Ok((rest, HostPorts::Auto));
+fn host_ports(start: &str, place: Option<Place>) -> Parsed<'_, HostPorts> {
+    match start.strip_prefix("auto") {
+        Some(rest) if place.is_none() || at_end_of_field(rest) => Ok((rest, HostPorts::Auto)),
+        _ if at_end_of_field(start) => fail(start, "a port", meant::host_port(place, start)),
+        _ => ports(start).map(|(rest, range)| (rest, HostPorts::Fixed(range))),
     }
-    if at_end_of_field(start) {
-        return fail(start, "a port", meant::host_port(Some(place), start));
-    }
-    ports(start).map(|(rest, range)| (rest, HostPorts::Fixed(range)))
 }
 
 fn jail_ports(start: &str, host: HostPorts) -> Parsed<'_, PortRange> {
@@ -430,24 +406,19 @@ fn ports(start: &str) -> Parsed<'_, PortRange> {
 fn port<'a>(start: &'a str, expected: &'static str) -> Parsed<'a, u16> {
     const RANGE: &str = "ports are 1 to 65535";
     let digits = start.bytes().take_while(u8::is_ascii_digit).count();
-    match start[..digits].parse::<u16>() {
-        _ if digits == 0 => {
-            let hint = match start.as_bytes().first() {
-                Some(b'+' | b'-') => "ports have no sign",
-                Some(letter) if letter.is_ascii_alphabetic() => "ports are numbers",
-                _ => "",
-            };
-            fail(start, expected, hint)
-        }
-        _ if digits > 1 && start.starts_with('0') => {
-            let meant = start[..digits].trim_start_matches('0');
-            let hint = if meant.is_empty() { RANGE.to_owned() } else { format!("no leading zeros: {meant}") };
-            fail(start, expected, hint)
-        }
-        Ok(0) => fail(start, expected, format!("{RANGE}; auto is a free port: auto:80")),
-        Ok(port) => Ok((&start[digits..], port)),
-        Err(_) => fail(start, expected, RANGE),
-    }
+    let (number, rest) = start.split_at(digits);
+    let hint = match (number.trim_start_matches('0'), number.parse::<u16>()) {
+        ("", _) if digits == 0 => match rest.as_bytes().first() {
+            Some(b'+' | b'-') => "ports have no sign".to_owned(),
+            Some(letter) if letter.is_ascii_alphabetic() => "ports are numbers".to_owned(),
+            _ => String::new(),
+        },
+        ("", _) if digits == 1 => format!("{RANGE}; auto is a free port: auto:80"),
+        (meant, _) if !meant.is_empty() && meant != number => format!("no leading zeros: {meant}"),
+        (_, Ok(port @ 1..)) => return Ok((rest, port)),
+        _ => RANGE.to_owned(),
+    };
+    fail(start, expected, hint)
 }
 
 /// The protocols, in the order of lists; tcp without a "/".
