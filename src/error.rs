@@ -184,6 +184,18 @@ macro_rules! error {
 }
 pub(crate) use error;
 
+/// Implements `Display` by a method that returns the text.
+macro_rules! shows {
+    ($($name:ty: $text:ident),+) => {$(
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.$text())
+            }
+        }
+    )+};
+}
+pub(crate) use shows;
+
 /// The result of everything in kport that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -343,11 +355,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
+shows!(Error: message);
 
 impl std::error::Error for Error {}
 

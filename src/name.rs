@@ -11,7 +11,7 @@ use std::str::FromStr;
 use arrayvec::ArrayString;
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, error, quoted};
+use crate::error::{Error, error, quoted, shows};
 use crate::net::{PortRange, Protocol, as_text};
 
 /// The anchor that contains kport's own anchors. pf.conf(5) calls it as `"kport"`, or, with every anchor below it, as
@@ -198,17 +198,7 @@ impl FromStr for Table {
     }
 }
 
-macro_rules! shows_its_text {
-    ($($name:ty),+) => {$(
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )+};
-}
-
-shows_its_text!(JailName, Anchor, Label, Table);
+shows!(JailName: as_str, Anchor: path, Label: as_str, Table: as_str);
 as_text!(JailName, Label, Table);
 
 fn plain(byte: u8) -> bool {

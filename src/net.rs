@@ -3,15 +3,13 @@
 //! Each type can only hold what a pf rule may contain, so nothing after the parser has to check it again.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use arrayvec::ArrayString;
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, error, quoted};
+use crate::error::{Error, Kind, error, quoted, shows};
 
 /// The interface groups of FreeBSD's drivers for jails: bridge(4), epair(4), lo(4).
 pub const JAIL_GROUPS: [&str; 3] = ["bridge", "epair", "lo"];
@@ -51,13 +49,14 @@ impl Family {
         }
     }
 
+    const fn name(self) -> &'static str {
+        if matches!(self, Family::Inet) { "inet" } else { "inet6" }
+    }
+
     /// Families by their names, separated by commas.
     pub(crate) fn list(names: &str) -> Result<Vec<Family>, Error> {
-        let family = |name| match name {
-            "inet" => Ok(Family::Inet),
-            "inet6" => Ok(Family::Inet6),
-            _ => Err(error!(Argument, "{} is not inet or inet6", quoted(name))),
-        };
+        let named = |name: &str| Family::ALL.into_iter().find(|family| family.name() == name);
+        let family = |name| named(name).ok_or_else(|| error!(Argument, "{} is not inet or inet6", quoted(name)));
         names.split(',').map(family).collect()
     }
 
@@ -69,12 +68,6 @@ impl Family {
     /// The other one.
     pub fn other(self) -> Family {
         if self == Family::Inet { Family::Inet6 } else { Family::Inet }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Family::Inet { "inet" } else { "inet6" })
     }
 }
 
@@ -135,9 +128,9 @@ pub enum Direction {
     Out,
 }
 
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Direction::In { "in" } else { "out" })
+impl Direction {
+    const fn name(self) -> &'static str {
+        if matches!(self, Direction::In) { "in" } else { "out" }
     }
 }
 
@@ -183,12 +176,6 @@ impl Protocol {
     /// The one with this name.
     pub fn named(name: &str) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -303,12 +290,6 @@ impl FromStr for Interface {
     }
 }
 
-impl fmt::Display for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl fmt::Debug for Interface {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Interface({:?})", self.as_str())
@@ -416,8 +397,7 @@ impl fmt::Display for Place {
             Place::Address(IpAddr::V4(v4)) => v4.fmt(f),
             Place::Address(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
             Place::Any => f.write_str("*"),
-            Place::AnyOf(Family::Inet) => f.write_str("0.0.0.0"),
-            Place::AnyOf(Family::Inet6) => f.write_str("[::]"),
+            Place::AnyOf(family) => Place::Address(family.unspecified()).fmt(f),
         }
     }
 }
@@ -453,26 +433,13 @@ macro_rules! as_text {
         }
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-                deserializer.deserialize_str($crate::net::Text(std::marker::PhantomData))
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     )+};
 }
 pub(crate) use as_text;
 
-/// Reads a value from its text in place, without a copy.
-pub(crate) struct Text<T>(pub(crate) PhantomData<T>);
-
-impl<T: FromStr<Err = Error>> Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
 as_text!(PortRange, Interface, Place);
+shows!(Family: name, Direction: name, Protocol: name, Interface: as_str);
