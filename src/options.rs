@@ -172,22 +172,23 @@ pub struct Options {
 
 /// Each option by its name.
 const NAMED: Names<Options> = Names(&[
-    ("reach", Setter::Words(|options, words| put(&mut options.reach, words.parse()))),
-    ("hairpin", Setter::Flag(|options, on| options.hairpin = on)),
-    ("host-access", Setter::Flag(|options, on| options.host_access = on)),
-    ("masquerade", Setter::Flag(|options, on| options.masquerade = on)),
-    ("family", Setter::Words(|options, words| put(&mut options.families, words.each(Family::list).map(flat)))),
-    ("sources", Setter::Words(|options, words| put(&mut options.sources, words.parse().and_then(somebody)))),
-    ("max-connections", Setter::Number(|options, most| options.limits.connections = Some(most))),
-    ("max-connections-per-source", Setter::Number(|options, most| options.limits.connections_per_source = Some(most))),
-    ("rate", Setter::Word(|options, word| put(&mut options.limits.rate, word.parse().map(Some)))),
-    (
-        "reply-to",
-        Setter::Words(|options, words| put(&mut options.reply_to, words.each(router).and_then(routers).map(Some))),
-    ),
-    ("log", Setter::Flag(|options, on| options.log = on)),
-    ("af-to", Setter::Flag(|options, on| options.af_to = on)),
-    ("quick", Setter::Flag(|options, on| options.quick = on)),
+    ("reach", Takes::Words, |options, given| put(&mut options.reach, given.parse())),
+    ("hairpin", Takes::Flag, |options, given| put(&mut options.hairpin, given.flag())),
+    ("host-access", Takes::Flag, |options, given| put(&mut options.host_access, given.flag())),
+    ("masquerade", Takes::Flag, |options, given| put(&mut options.masquerade, given.flag())),
+    ("family", Takes::Words, |options, given| put(&mut options.families, given.each(Family::list).map(flat))),
+    ("sources", Takes::Words, |options, given| put(&mut options.sources, given.parse().and_then(somebody))),
+    ("max-connections", Takes::Number, |options, given| put(&mut options.limits.connections, given.number().map(Some))),
+    ("max-connections-per-source", Takes::Number, |options, given| {
+        put(&mut options.limits.connections_per_source, given.number().map(Some))
+    }),
+    ("rate", Takes::Word, |options, given| put(&mut options.limits.rate, given.word(str::parse).map(Some))),
+    ("reply-to", Takes::Words, |options, given| {
+        put(&mut options.reply_to, given.each(router).and_then(routers).map(Some))
+    }),
+    ("log", Takes::Flag, |options, given| put(&mut options.log, given.flag())),
+    ("af-to", Takes::Flag, |options, given| put(&mut options.af_to, given.flag())),
+    ("quick", Takes::Flag, |options, given| put(&mut options.quick, given.flag())),
 ]);
 
 fn flat(lists: Vec<Vec<Family>>) -> Vec<Family> {
@@ -355,41 +356,35 @@ pub enum Takes {
     Words,
 }
 
-/// How an option of a `T` is read from its strings.
-pub(crate) enum Setter<T> {
-    Flag(fn(&mut T, bool)),
-    Number(fn(&mut T, NonZeroU32)),
-    Word(fn(&mut T, &str) -> Result<()>),
-    Words(fn(&mut T, &Given) -> Result<()>),
-}
-
-impl<T> Setter<T> {
-    fn takes(&self) -> Takes {
-        match self {
-            Setter::Flag(_) => Takes::Flag,
-            Setter::Number(_) => Takes::Number,
-            Setter::Word(_) => Takes::Word,
-            Setter::Words(_) => Takes::Words,
-        }
-    }
-}
-
 /// Stores a value, unless it is an error.
 pub(crate) fn put<V>(place: &mut V, value: Result<V>) -> Result<()> {
     *place = value?;
     Ok(())
 }
 
-fn number(text: &str) -> Result<NonZeroU32> {
-    let refuse = |_| error!(Argument, "{} is not a number from 1 to {}", quoted(text), u32::MAX);
-    text.parse().map_err(refuse)
-}
-
 impl Given {
+    pub(crate) fn flag(&self) -> Result<bool> {
+        if let Given::Flag(on) = self { Ok(*on) } else { Err(Error::new(Kind::Argument, "is on or off")) }
+    }
+
+    fn text(&self, what: &str) -> Result<&str> {
+        if let Given::Text(text) = self { Ok(text) } else { Err(error!(Argument, "takes {what}")) }
+    }
+
+    fn number(&self) -> Result<NonZeroU32> {
+        let text = self.text("a number")?;
+        text.parse().map_err(|_| error!(Argument, "{} is not a number from 1 to {}", quoted(text), u32::MAX))
+    }
+
+    /// Reads one word with `read`.
+    pub(crate) fn word<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<V> {
+        read(self.text("one word")?)
+    }
+
     /// Reads each item of a list with `read`; an error has the offset of the item in the string, if all are from one.
     pub(crate) fn each<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<Vec<V>> {
         match self {
-            Given::Flag(_) => Ok(vec![]),
+            Given::Flag(_) => Err(Error::new(Kind::Argument, "takes a list of words")),
             Given::Text(text) => {
                 let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
                 text.split_whitespace().map(|word| read(word).map_err(|error| error.at(offset(word)))).collect()
@@ -404,47 +399,36 @@ impl Given {
     }
 }
 
+/// An option of a `T`: its name, the kind of its value, and what reads and stores it.
+type Named<T> = (&'static str, Takes, fn(&mut T, &Given) -> Result<()>);
+
 /// The options of a `T`.
-pub(crate) struct Names<T: 'static>(pub(crate) &'static [(&'static str, Setter<T>)]);
+pub(crate) struct Names<T: 'static>(pub(crate) &'static [Named<T>]);
 
 impl<T> Names<T> {
     /// Every name, and the kind of its value.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&'static str, Takes)> {
-        self.0.iter().map(|(name, setter)| (*name, setter.takes()))
+        self.0.iter().map(|(name, takes, _)| (*name, *takes))
     }
 
     /// The kind of value of the option with this name.
     pub(crate) fn takes(&self, name: &str) -> Option<Takes> {
-        self.setter(name).map(|(setter, _)| setter.takes())
+        self.named(name).map(|((_, takes, _), _)| *takes)
     }
 
     /// Reads an option into `to`; `None` if no option has this name.
     pub(crate) fn set(&self, to: &mut T, name: &str, given: &Given) -> Option<Result<()>> {
-        let (setter, is_opposite) = self.setter(name)?;
-        Some(match (setter, given) {
-            (Setter::Flag(set), Given::Flag(on)) => {
-                set(to, *on != is_opposite);
-                Ok(())
-            }
-            (Setter::Number(set), Given::Text(text)) => number(text).map(|number| set(to, number)),
-            (Setter::Word(set), Given::Text(text)) => set(to, text),
-            (Setter::Words(set), Given::Text(_) | Given::List(_)) => set(to, given),
-            _ => {
-                let wanted = match setter.takes() {
-                    Takes::Flag => "is on or off",
-                    Takes::Number => "takes a number",
-                    Takes::Word => "takes one word",
-                    Takes::Words => "takes a list of words",
-                };
-                Err(Error::new(Kind::Argument, wanted))
-            }
+        let ((.., set), is_opposite) = self.named(name)?;
+        Some(match is_opposite {
+            true => given.flag().and_then(|on| set(to, &Given::Flag(!on))),
+            false => set(to, given),
         })
     }
 
     /// The option with this name, and whether the name is that of its opposite.
-    fn setter(&self, name: &str) -> Option<(&Setter<T>, bool)> {
-        let named = |name: &str| self.0.iter().find(|(known, _)| *known == name).map(|(_, setter)| setter);
-        let opposite = || named(name.strip_prefix("no-")?).filter(|setter| setter.takes() == Takes::Flag);
-        named(name).map(|setter| (setter, false)).or_else(|| opposite().map(|setter| (setter, true)))
+    fn named(&self, name: &str) -> Option<(&Named<T>, bool)> {
+        let named = |name: &str| self.0.iter().find(|(known, ..)| *known == name);
+        let opposite = || named(name.strip_prefix("no-")?).filter(|(_, takes, _)| *takes == Takes::Flag);
+        named(name).map(|option| (option, false)).or_else(|| opposite().map(|option| (option, true)))
     }
 }

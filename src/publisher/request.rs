@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::error::{Result, error, quoted};
 use crate::name::JailName;
 use crate::net::{Family, Interface, PortRange};
-use crate::options::{Given, Names, Options, Setter, Takes, put};
+use crate::options::{Given, Names, Options, Takes, put};
 use crate::publication::{self, Publication, Redirect};
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::{Record, Requested};
@@ -154,32 +154,26 @@ impl Request {
 
 /// Those that are not part of [`Options`].
 const NAMED: Names<Request> = Names(&[
-    (
-        "address",
-        Setter::Words(|request, words| {
-            let read = words.each(|word| match word.contains('/') {
-                true => network(word).map(|network| (Some(network), None)),
-                false => publication::address(&request.jail, word).map(|address| (None, Some(address))),
-            })?;
-            request.trust.extend(read.iter().filter_map(|(network, _)| *network));
-            request.addresses = read.iter().filter_map(|(_, address)| *address).collect();
-            Ok(())
-        }),
-    ),
-    (
-        "trust",
-        Setter::Words(|request, words| {
-            request.trust.extend(words.each(network)?);
-            Ok(())
-        }),
-    ),
-    ("gateway", Setter::Word(|request, word| put(&mut request.gateway, word.parse().map(Some)))),
-    ("auto-range", Setter::Word(|request, word| put(&mut request.auto_range, word.parse()))),
-    ("wait", Setter::Word(|request, word| put(&mut request.wait, seconds(word)))),
-    ("add", Setter::Flag(|request, on| request.add = on)),
-    ("jail", Setter::Flag(|request, on| request.no_jail = !on)),
-    ("force", Setter::Flag(|request, on| request.force = on)),
-    ("allow-inert", Setter::Flag(|request, on| request.allow_inert = on)),
+    ("address", Takes::Words, |request, given| {
+        let read = given.each(|word| match word.contains('/') {
+            true => network(word).map(|network| (Some(network), None)),
+            false => publication::address(&request.jail, word).map(|address| (None, Some(address))),
+        })?;
+        request.trust.extend(read.iter().filter_map(|(network, _)| *network));
+        request.addresses = read.iter().filter_map(|(_, address)| *address).collect();
+        Ok(())
+    }),
+    ("trust", Takes::Words, |request, given| {
+        request.trust.extend(given.each(network)?);
+        Ok(())
+    }),
+    ("gateway", Takes::Word, |request, given| put(&mut request.gateway, given.word(str::parse).map(Some))),
+    ("auto-range", Takes::Word, |request, given| put(&mut request.auto_range, given.word(str::parse))),
+    ("wait", Takes::Word, |request, given| put(&mut request.wait, given.word(seconds))),
+    ("add", Takes::Flag, |request, given| put(&mut request.add, given.flag())),
+    ("jail", Takes::Flag, |request, given| put(&mut request.no_jail, given.flag().map(|on| !on))),
+    ("force", Takes::Flag, |request, given| put(&mut request.force, given.flag())),
+    ("allow-inert", Takes::Flag, |request, given| put(&mut request.allow_inert, given.flag())),
 ]);
 
 fn network(word: &str) -> Result<IpNet> {
