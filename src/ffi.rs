@@ -28,13 +28,7 @@ use crate::session::Session;
 use crate::spec::{self, Spec};
 use crate::watch::Watcher;
 
-#[cfg(not(feature = "internals"))]
-mod guard;
-#[cfg(feature = "internals")]
 pub mod guard;
-#[cfg(not(feature = "internals"))]
-mod input;
-#[cfg(feature = "internals")]
 pub mod input;
 mod output;
 
@@ -547,7 +541,7 @@ pub unsafe extern "C" fn kport_watch_open(
         let (config, options) = unsafe { (path(config, "config")?, CallerOptions::read(options, Call::Reads)?) };
         // what is wrong with the settings is an error now
         options.session()?.publisher(&Unobserved)?;
-        let settings = options.settings();
+        let settings = options.settings;
         let open = Box::new(move || Session::new(&settings, Box::new(host::System)));
         let watcher = Watcher::new(open, host::events()?, Box::new(Instant::now), config);
         Ok(kport_watch { watcher, report: None })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::output::STRUCT_MAX_SIZE;
 use super::{FLAGS, KPORT_COUNTERS, VERSION, kport_options, kport_outcome, kport_spec};
-use crate::error::{Error, Kind, Result, error, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::host;
 use crate::name::JailName;
 use crate::options::Given;
@@ -26,7 +26,8 @@ const _: () = assert!(size_of::<kport_options>() == OPTIONS_FIRST_SIZE + size_of
 
 /// The caller's kport_options, copied and checked.
 pub(super) struct CallerOptions {
-    settings: Settings,
+    /// The backend, the state directory and the time limit.
+    pub(super) settings: Settings,
     fields: Vec<Field>,
     pub(super) jid: Option<i32>,
     /// Whether a list has counters.
@@ -51,7 +52,6 @@ impl CallerOptions {
     /// `options` is NULL, or points to as many bytes as its field `size` says, and its strings are NUL-terminated or NULL. If the
     /// call changes something, `outcome` is NULL or a variable that lives as long as the returned value.
     pub(super) unsafe fn read(options: *const kport_options, call: Call) -> Result<CallerOptions> {
-        let unsupported = |why: String| Err(Error::new(Kind::Unsupported, why));
         let mut raw = kport_options::default();
         if !options.is_null() {
             // SAFETY: the caller promises a field `size`, at the start; alignment is not required.
@@ -68,21 +68,19 @@ impl CallerOptions {
                 unsafe { outcome.write(ptr::null_mut()) };
             }
             if !is_known {
-                return unsupported(format!(
-                    "kport_options has {size} bytes, and a field beyond the {} that libkport {VERSION} knows is set; use a newer \
-                     libkport, or leave that field 0",
-                    size_of::<kport_options>()
-                ));
+                let known = size_of::<kport_options>();
+                let what = format!("{size} bytes, and a field beyond the {known} that libkport {VERSION} knows is set");
+                let remedy = "use a newer libkport, or leave that field 0";
+                return Err(error!(Unsupported, "kport_options has {what}; {remedy}"));
             }
         }
         let unknown = FLAGS.iter().fold(raw.flags & !KPORT_COUNTERS, |flags, (flag, _)| flags & !flag);
         if unknown != 0 {
-            return unsupported(format!(
-                "options->flags has {unknown:#x}, which is unknown to libkport {VERSION}; use a newer libkport"
-            ));
+            let what = format!("{unknown:#x}, which is unknown to libkport {VERSION}");
+            return Err(error!(Unsupported, "options->flags has {what}; use a newer libkport"));
         }
         if raw.reserved != 0 {
-            return unsupported("options->reserved is not 0; start from KPORT_OPTIONS_INIT".to_owned());
+            return Err(error!(Unsupported, "options->reserved is not 0; start from KPORT_OPTIONS_INIT"));
         }
         let mut settings = Settings::default();
         // SAFETY: the caller promises NUL-terminated strings or NULL.
@@ -123,11 +121,6 @@ impl CallerOptions {
             request.set(option, given).map_err(|error| named(name, error))?;
         }
         Ok(request)
-    }
-
-    /// The backend, the state directory and the time limit.
-    pub(super) fn settings(&self) -> Settings {
-        self.settings.clone()
     }
 
     pub(super) fn session(&self) -> Result<Session> {
