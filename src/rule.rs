@@ -72,8 +72,8 @@ pub struct Member<'a> {
 /// The maximum rate of new connections from one source: connections in a number of seconds. Its text is `15/5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    connections: NonZeroU32,
-    seconds: NonZeroU32,
+    connections: u32,
+    seconds: u32,
 }
 
 impl Rate {
@@ -82,9 +82,9 @@ impl Rate {
 
     /// An error of [`Kind::Argument`] if a number is 0 or `connections` is above [`Rate::MAX`].
     pub fn new(connections: u32, seconds: u32) -> Result<Rate> {
-        match (NonZeroU32::new(connections).filter(|n| n.get() <= Rate::MAX), NonZeroU32::new(seconds)) {
-            (Some(connections), Some(seconds)) => Ok(Rate { connections, seconds }),
-            _ => Err(Rate::refused(&format!("{connections}/{seconds}"))),
+        match (1..=Rate::MAX).contains(&connections) && seconds > 0 {
+            true => Ok(Rate { connections, seconds }),
+            false => Err(Rate::refused(&format!("{connections}/{seconds}"))),
         }
     }
 
@@ -94,11 +94,11 @@ impl Rate {
     }
 
     pub fn connections(self) -> u32 {
-        self.connections.get()
+        self.connections
     }
 
     pub fn seconds(self) -> u32 {
-        self.seconds.get()
+        self.seconds
     }
 }
 

@@ -53,33 +53,25 @@ fn of_statement(statement: &ExecStatement, with_values: &[String]) -> Vec<Findin
             let why = "calls kport without its path, and rc(8) runs without /usr/local/bin in PATH: it fails at boot";
             found.push(problem(format!("{position} {why}"), "write /usr/local/bin/kport"));
         }
-        if let Some(why) = wrong_hook(&statement.parameter, call.publishes) {
-            let (does, right) = match call.publishes {
-                true => ("publishes", "publish in exec.poststart"),
-                false => ("unpublishes", "unpublish in exec.prestop and exec.poststop"),
-            };
-            found.push(problem(format!("{position} {does}, and {why}"), right));
-        }
+        let why = match (&*statement.parameter, call.publishes) {
+            ("exec.start" | "exec.command" | "exec.stop", _) => {
+                "it runs in the jail, which cannot change the pf of the host"
+            }
+            ("exec.prepare" | "exec.prestart" | "exec.created", true) => "it runs before the jail has its addresses",
+            (parameter, true) if STOPS.contains(&parameter) => "it runs when the jail stops",
+            _ => continue,
+        };
+        let (does, right) = match call.publishes {
+            true => ("publishes", "publish in exec.poststart"),
+            false => ("unpublishes", "unpublish in exec.prestop and exec.poststop"),
+        };
+        found.push(problem(format!("{position} {does}, and {why}"), right));
     }
     found
 }
 
 /// The hooks of a jail that stops.
 const STOPS: [&str; 3] = ["exec.prestop", "exec.poststop", "exec.release"];
-
-/// Why a hook of jail(8) is not the one in which kport is called.
-fn wrong_hook(parameter: &str, publishes: bool) -> Option<&'static str> {
-    match parameter {
-        "exec.start" | "exec.command" | "exec.stop" => {
-            Some("it runs in the jail, which cannot change the pf of the host")
-        }
-        "exec.prepare" | "exec.prestart" | "exec.created" if publishes => {
-            Some("it runs before the jail has its addresses")
-        }
-        parameter if publishes && STOPS.contains(&parameter) => Some("it runs when the jail stops"),
-        _ => None,
-    }
-}
 
 /// Jails that publish and have no hook that unpublishes when they stop, one finding each.
 fn never_unpublished(statements: &[ExecStatement]) -> Vec<Finding> {
@@ -171,17 +163,9 @@ impl<'a> Call<'a> {
     /// The jail that it is for, if its name is given literally, without expansion by a shell or jail(8). `with_values` are
     /// the flags of the helper that take a value.
     fn jail(&self, with_values: &[String]) -> Option<&'a str> {
-        if self.words.contains(&"--hook") {
-            return None;
-        }
-        let mut words = self.words.iter();
-        while let Some(word) = words.next() {
-            if with_values.iter().any(|flag| flag == word) {
-                words.next();
-            } else if !word.starts_with('-') {
-                return Some(*word).filter(|name| !name.contains(['$', '`', '%']));
-            }
-        }
-        None
+        let is_value = |at: usize| at > 0 && with_values.iter().any(|flag| *flag == self.words[at - 1]);
+        let mut words = self.words.iter().enumerate();
+        let (_, name) = words.find(|(at, word)| !word.starts_with('-') && !is_value(*at))?;
+        (!self.words.contains(&"--hook") && !name.contains(['$', '`', '%'])).then_some(*name)
     }
 }

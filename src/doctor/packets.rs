@@ -10,7 +10,7 @@ use super::{Checked, Evidence, Finding, Level, all, fine, found, problem, warnin
 use crate::child;
 use crate::conflict;
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, Problem, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::{HostInterface, Interfaces};
 use crate::managers;
 use crate::name::{JailName, PARENT};
@@ -43,14 +43,11 @@ pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn securelevel(evidence: &Evidence<'_>) -> Checked {
-    // the backend native still can, if only pfctl(8) cannot
-    let native = readiness::securelevel(evidence.host, false)?;
-    let Some(problem) = native.or(readiness::securelevel(evidence.host, evidence.firewall.runs_pfctl())?) else {
-        let of_pfctl = readiness::securelevel(evidence.host, true)?
-            .map(|Problem { seen, remedy }| warning(format!("{seen}; the backend native can"), remedy));
-        return found(of_pfctl);
-    };
-    found(Some(problem))
+    let Some(problem) = readiness::securelevel(evidence.host, true)? else { return Ok(Some(vec![])) };
+    if evidence.firewall.runs_pfctl() || readiness::securelevel(evidence.host, false)?.is_some() {
+        return found([problem]);
+    }
+    found([warning(format!("{}; the backend native can", problem.seen), problem.remedy)])
 }
 
 /// The time for pfctl(8) to read a file.
@@ -290,14 +287,9 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> Checked {
 /// other members. The host itself is always behind `lo`.
 fn inner_reach(reach: &[Interface], outer: &[&HostInterface], all: &[HostInterface]) -> String {
     let is_outer = |name: Interface| outer.iter().any(|interface| interface.is_in(name));
-    let mut inner: Vec<Interface> = vec![];
-    for name in reach {
-        if !is_outer(*name) {
-            inner.push(*name);
-            continue;
-        }
-        inner.extend(Interfaces(all).members(*name).map(|member| member.name).filter(|member| !is_outer(*member)));
-    }
+    let members = |name: Interface| Interfaces(all).members(name).map(|member| member.name);
+    let each = |name: Interface| std::iter::once(name).chain(members(name).filter(move |_| is_outer(name)));
+    let mut inner: Vec<Interface> = reach.iter().copied().flat_map(each).filter(|name| !is_outer(*name)).collect();
     if inner.is_empty() {
         inner.extend("lo".parse::<Interface>().ok());
     }

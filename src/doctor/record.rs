@@ -49,21 +49,22 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
     let wanted = |record: &Record| (record.jail.anchor(), rules::of_all(&record.publications));
     let wanted: Vec<_> = evidence.records.iter().map(wanted).collect();
     let (holds, anchors) = evidence.firewall.compare(&wanted)?;
-    let mut known = BTreeSet::new();
+    let known: BTreeSet<&str> = wanted.iter().map(|(anchor, _)| anchor.child()).collect();
     let called = evidence.firewall.called(None, true)?;
     for ((record, (anchor, rules)), holds) in evidence.records.iter().zip(&wanted).zip(holds) {
-        let jail = quoted(record.jail.as_str());
-        if !record.replaces.is_empty() {
-            all.push(problem(format!("a change of what jail {jail} publishes was interrupted"), "kport apply"));
+        let jail = record.jail.mention();
+        let is_called =
+            |called: &Vec<_>| calls::entries(anchor, rules).iter().all(|entry| calls::covers(called, entry));
+        let seen = if !record.replaces.is_empty() {
+            format!("a change of what {jail} publishes was interrupted")
         } else if !holds {
-            all.push(problem(format!("pf does not have, in {anchor}, what jail {jail} has published"), "kport apply"));
-        } else if let Some(called) = &called
-            && !calls::entries(anchor, rules).iter().all(|entry| calls::covers(called, entry))
-        {
-            let seen = format!("anchor {PARENT} does not call {anchor} for all that jail {jail} has published");
-            all.push(problem(seen, "kport apply"));
-        }
-        known.insert(anchor.child());
+            format!("pf does not have, in {anchor}, what {jail} has published")
+        } else if !called.as_ref().is_none_or(is_called) {
+            format!("anchor {PARENT} does not call {anchor} for all that {jail} has published")
+        } else {
+            continue;
+        };
+        all.push(problem(seen, "kport apply"));
     }
     for child in anchors.into_iter().filter(|child| !known.contains(&**child)) {
         let path = format!("{PARENT}/{child}");
