@@ -29,7 +29,7 @@ pub use freebsd::System;
 pub use linux::System;
 #[cfg(all(target_os = "linux", feature = "internals"))]
 #[doc(hidden)]
-pub use linux::{default_route6, ephemeral, listener};
+pub use linux::{ephemeral, listener};
 
 use crate::error::{Error, Result, error};
 use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol, is_link_local6};
@@ -113,7 +113,7 @@ impl<'a> Interfaces<'a> {
     }
 
     /// The interface of that name, and those in the group of that name.
-    pub fn members(&self, name: Interface) -> impl Iterator<Item = &'a HostInterface> {
+    pub fn members(self, name: Interface) -> impl Iterator<Item = &'a HostInterface> {
         self.0.iter().filter(move |interface| interface.is_in(name))
     }
 
@@ -153,9 +153,8 @@ impl<'a> Interfaces<'a> {
         }
         let Some((interface, _)) = self.connected(address) else {
             let need = "hairpin, host access, masquerade and af-to need the one that leads to the jail";
-            let what = format!("no interface of the host has a network with {address}: {need}");
             let remedy = "give the jail's bridge an address of the jail's network";
-            return Err(error!(Unavailable, "{what}; {remedy}"));
+            return Err(error!(Unavailable, "no interface of the host has a network with {address}: {need}; {remedy}"));
         };
         Ok(Some(interface))
     }
@@ -273,6 +272,16 @@ pub struct Listener {
     pub address: Option<IpAddr>,
     /// The local port.
     pub port: u16,
+}
+
+impl Listener {
+    /// A socket that is bound to an address, and accepts these families if it is every address.
+    pub(crate) fn bound(protocol: Protocol, families: PerFamily<bool>, address: IpAddr, port: u16) -> Listener {
+        if address.is_unspecified() {
+            return Listener { protocol, families, address: None, port };
+        }
+        Listener { protocol, families: PerFamily::only(Family::of(address)), address: Some(address), port }
+    }
 }
 
 /// A process that has a socket.

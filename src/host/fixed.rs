@@ -1,6 +1,5 @@
-//! Hosts that are not asked each time: one from a file, and one whose default routes and sysctls are read once.
+//! Hosts that are not asked each time: one from a file, and one whose routes are read once.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
@@ -165,18 +164,17 @@ impl Host for Played {
     }
 }
 
-/// A host for one look at it, in which many questions need the same answer. Everything else is asked each time.
+/// A host for one look at it: its routes are read once. Everything else is asked each time.
 pub struct Snapshot<'a> {
     host: &'a dyn Host,
     defaults: PerFamily<Option<Interface>>,
     gateways: OnceCell<Vec<Gateway>>,
-    sysctls: RefCell<BTreeMap<String, Option<i64>>>,
 }
 
 impl<'a> Snapshot<'a> {
     /// A host with these default routes, by family.
     pub fn new(host: &'a dyn Host, defaults: PerFamily<Option<Interface>>) -> Snapshot<'a> {
-        Snapshot { host, defaults, gateways: OnceCell::new(), sysctls: RefCell::default() }
+        Snapshot { host, defaults, gateways: OnceCell::new() }
     }
 }
 
@@ -191,14 +189,5 @@ impl Host for Snapshot<'_> {
 
     fn gateways(&self) -> Result<Vec<Gateway>> {
         self.gateways.get_or_try_init(|| self.host.gateways()).cloned()
-    }
-
-    fn sysctl(&self, name: &str) -> Result<Option<i64>> {
-        if let Some(known) = self.sysctls.borrow().get(name) {
-            return Ok(*known);
-        }
-        let value = self.host.sysctl(name)?;
-        self.sysctls.borrow_mut().insert(name.to_owned(), value);
-        Ok(value)
     }
 }

@@ -55,15 +55,6 @@ pub fn random_id(answer: &[u8]) -> String {
     answer.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The struct timeval of `kern.boottime`: seconds and microseconds since 1970. It changes when the clock is set; it is
-/// for kernels without `kern.boot_id`.
-pub fn time_of_boot(answer: &[u8]) -> Result<String> {
-    match (answer.len(), at::<i64>(answer, 0), at::<i64>(answer, 8)) {
-        (16, Some(seconds), Some(micros)) => Ok(format!("{seconds}.{micros:06}")),
-        _ => Err(malformed("kern.boottime")),
-    }
-}
-
 /// The number in the result of an integer sysctl. Those of 32 and 64 bits are signed (`kern.securelevel` is -1).
 pub fn integer(name: &str, answer: &[u8]) -> Result<i64> {
     match *answer {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -14,11 +13,11 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
 use procfs::net::{TcpState, UdpNetEntry};
 use procfs::process::FDTarget;
-use procfs::{ProcError, ProcResult};
+use procfs::{Current, ProcError, ProcResult};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use super::{Behind, Event, Events, Host, HostInterface, Jail, Jails, Listener, Process};
+use super::{Behind, Event, Events, Host, HostInterface, Interfaces, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result, error};
 use crate::files::{Taken, above_stdio};
 use crate::net::{Family, Interface, PerFamily, Protocol};
@@ -26,10 +25,6 @@ use crate::net::{Family, Interface, PerFamily, Protocol};
 /// The running host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct System;
-
-/// linux/route.h
-const RTF_UP: u32 = 0x1;
-const RTF_REJECT: u32 = 0x200;
 
 impl Host for System {
     /// It has no jails, and not what FreeBSD's sysctls set: the simulator forwards no packets.
@@ -42,12 +37,14 @@ impl Host for System {
     }
 
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
+        // addresses that nobody has (RFC 5737, RFC 3849): to reach one, only a default route is left; nothing is sent
+        let outside = *PerFamily { inet: "192.0.2.1", inet6: "2001:db8::1" }.of(family);
         let _taken = Taken::standard();
-        let name = match family {
-            Family::Inet => default_route(entries("/proc/net/route", procfs::net::route())?),
-            Family::Inet6 => default_route6(&text("/proc/net/ipv6_route")?.unwrap_or_default()),
-        };
-        name.map(|name| name.parse()).transpose()
+        let socket = UdpSocket::bind((family.unspecified(), 0));
+        let own = socket.and_then(|socket| socket.connect((outside, 9)).and_then(|()| socket.local_addr()));
+        // there is no route, or the kernel does not have the family
+        let Ok(own) = own else { return Ok(None) };
+        Ok(Interfaces(&self.interfaces()?).holder(own.ip()).map(|interface| interface.name))
     }
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
@@ -80,16 +77,14 @@ impl Host for System {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
-        let _taken = Taken::standard();
-        let mut found = Vec::new();
-        for (file, read) in [("/proc/net/tcp", procfs::net::tcp()), ("/proc/net/tcp6", procfs::net::tcp6())] {
-            let listening = entries(file, read)?.into_iter().filter(|socket| socket.state == TcpState::Listen);
-            found.extend(listening.map(|socket| listener(Protocol::Tcp, socket.local_address)));
-        }
-        let ephemeral = ephemeral(&text("/proc/sys/net/ipv4/ip_local_port_range")?.unwrap_or_default());
+        let mut tcp = read("/proc/net/tcp", procfs::net::tcp)?;
+        tcp.extend(read("/proc/net/tcp6", procfs::net::tcp6)?);
+        let listening = tcp.into_iter().filter(|socket| socket.state == TcpState::Listen);
+        let range = "/proc/sys/net/ipv4/ip_local_port_range";
+        let ephemeral = ephemeral(&read(range, || Ok(fs::read_to_string(range)?))?);
         let chosen = unconnected_udp()?.into_iter().filter(|socket| !ephemeral.contains(&socket.local_address.port()));
-        found.extend(chosen.map(|socket| listener(Protocol::Udp, socket.local_address)));
-        Ok(found)
+        let found = listening.map(|socket| listener(Protocol::Tcp, socket.local_address));
+        Ok(found.chain(chosen.map(|socket| listener(Protocol::Udp, socket.local_address))).collect())
     }
 
     fn udp_holders(&self, port: u16) -> Result<Vec<Process>> {
@@ -109,12 +104,18 @@ impl Host for System {
     }
 
     fn boot_id(&self) -> Result<String> {
-        proc("/proc/sys/kernel/random/boot_id", |text| Some(text.trim().to_owned()))
+        let _taken = Taken::standard();
+        procfs::sys::kernel::random::boot_id().map_err(no_proc)
     }
 
     fn uptime(&self) -> Result<u64> {
-        proc("/proc/uptime", |text| text.split('.').next()?.parse().ok())
+        let _taken = Taken::standard();
+        Ok(procfs::Uptime::current().map_err(no_proc)?.uptime as u64)
     }
+}
+
+fn no_proc(error: ProcError) -> Error {
+    error!(Unavailable, "{error}; is /proc mounted?")
 }
 
 /// The ports that the kernel chooses from. Unlike FreeBSD, Linux does not report whether it chose a socket's port: all
@@ -127,60 +128,20 @@ pub fn ephemeral(range: &str) -> RangeInclusive<u16> {
     }
 }
 
-/// What `read` finds in a file that every system has.
-fn proc<T>(file: &str, read: impl Fn(&str) -> Option<T>) -> Result<T> {
-    text(file)?
-        .and_then(|text| read(&text))
-        .ok_or_else(|| error!(Unavailable, "{file} has unexpected contents; is /proc mounted?"))
-}
-
-/// The text of a file; `None` if there is no such file, as with a kernel without IPv6.
-fn text(file: &str) -> Result<Option<String>> {
+/// What procfs reads in a file; nothing if there is no such file, as with a kernel without IPv6.
+fn read<T: Default>(file: &str, read: impl FnOnce() -> ProcResult<T>) -> Result<T> {
     let _taken = Taken::standard();
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(format!("read {file}"), &error)),
-    }
-}
-
-/// Like `text`, for the result of procfs.
-fn entries<T>(file: &str, read: ProcResult<Vec<T>>) -> Result<Vec<T>> {
-    match read {
-        Ok(entries) => Ok(entries),
-        Err(ProcError::NotFound(_)) => Ok(Vec::new()),
-        Err(error) => Err(error!(System, "read {file}: {error}")),
+    match read() {
+        Err(ProcError::NotFound(_)) => Ok(T::default()),
+        read => read.map_err(|error| error!(System, "read {file}: {error}")),
     }
 }
 
 fn unconnected_udp() -> Result<Vec<UdpNetEntry>> {
-    let mut found = entries("/proc/net/udp", procfs::net::udp())?;
-    found.extend(entries("/proc/net/udp6", procfs::net::udp6())?);
+    let mut found = read("/proc/net/udp", procfs::net::udp)?;
+    found.extend(read("/proc/net/udp6", procfs::net::udp6)?);
     found.retain(|socket| socket.remote_address.port() == 0);
     Ok(found)
-}
-
-fn default_route(routes: Vec<procfs::net::RouteEntry>) -> Option<String> {
-    let is_default = |r: &procfs::net::RouteEntry| {
-        r.destination.is_unspecified()
-            && r.mask.is_unspecified()
-            && u32::from(r.flags) & (RTF_UP | RTF_REJECT) == RTF_UP
-    };
-    routes.into_iter().filter(is_default).min_by_key(|r| r.metrics).map(|r| r.iface)
-}
-
-/// procfs has no reader for this file. The columns: destination and its prefix length, source and its prefix length,
-/// next hop, metric, references, use, flags (all hexadecimal), interface.
-pub fn default_route6(table: &str) -> Option<String> {
-    let defaults = table.lines().filter_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let [destination, "00", source, "00", _, metric, _, _, flags, name] = columns[..] else { return None };
-        let flags = u32::from_str_radix(flags, 16).ok()?;
-        let metric = u32::from_str_radix(metric, 16).ok()?;
-        let any = [destination, source].iter().all(|address| address.bytes().all(|b| b == b'0'));
-        (any && flags & (RTF_UP | RTF_REJECT) == RTF_UP).then_some((metric, name))
-    });
-    defaults.min_by_key(|(metric, _)| *metric).map(|(_, name)| name.to_owned())
 }
 
 fn network(entry: &InterfaceAddress) -> Option<IpNet> {
@@ -198,12 +159,7 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 /// better than taking it away from the host.
 pub fn listener(protocol: Protocol, local: SocketAddr) -> Listener {
     let address = local.ip().to_canonical();
-    let (families, address) = match address {
-        _ if !address.is_unspecified() => (PerFamily::only(Family::of(address)), Some(address)),
-        IpAddr::V4(_) => (PerFamily::only(Family::Inet), None),
-        IpAddr::V6(_) => (PerFamily { inet: true, inet6: true }, None),
-    };
-    Listener { protocol, families, address, port: local.port() }
+    Listener::bound(protocol, PerFamily { inet: true, inet6: address.is_ipv6() }, address, local.port())
 }
 
 /// The events of a system without jails: only the time passes.

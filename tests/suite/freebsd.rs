@@ -17,7 +17,7 @@ use kport::host::freebsd::rtsock::{Link, Route, add_gateways, default_route, lin
 use kport::host::freebsd::socket::{
     arguments, fibs_of, jid, owners, sctp_listeners, stopped, tcp_listeners, udp_listeners, udp_sockets_at,
 };
-use kport::host::freebsd::{Parameter, integer, random_id, time_of_boot};
+use kport::host::freebsd::{Parameter, integer, random_id};
 use kport::host::{Gateway, Listener, Router};
 use kport::net::{Family, Interface, PerFamily, Protocol};
 use proptest::prelude::*;
@@ -27,7 +27,6 @@ const ROUTE_INET6: &[u8] = include_bytes!("../host/route-inet6.bin");
 const IFLISTL: &[u8] = include_bytes!("../host/iflistl.bin");
 const TCP_PCBLIST: &[u8] = include_bytes!("../host/tcp-pcblist.bin");
 const UDP_PCBLIST: &[u8] = include_bytes!("../host/udp-pcblist.bin");
-const BOOTTIME: &[u8] = include_bytes!("../host/boottime.bin");
 const NETSTAT_RN: &str = include_str!("../host/netstat-rn.txt");
 const NETSTAT_AN: &str = include_str!("../host/netstat-an.txt");
 const IFCONFIG_A: &str = include_str!("../host/ifconfig-a.txt");
@@ -712,9 +711,6 @@ fn a_child_that_dies_or_hangs() {
 
 #[test]
 fn which_boot() {
-    // sysctl(8) printed { sec = 1795387109, usec = 318318 }
-    assert_eq!(time_of_boot(BOOTTIME).unwrap(), "1795387109.318318");
-    assert!(time_of_boot(&BOOTTIME[..8]).is_err());
     assert_eq!(random_id(&[0, 0xa1]), "00a1");
 }
 
@@ -740,11 +736,11 @@ fn parse_all(buffer: &[u8]) {
         let _ = reachable(&links, |_, _| 0);
     }
     let _ = (tcp_listeners(buffer), udp_listeners(buffer), sctp_listeners(buffer));
-    let _ = (time_of_boot(buffer), integer("kern.any", buffer), addresses(buffer, buffer));
+    let _ = (integer("kern.any", buffer), addresses(buffer, buffer));
 }
 
 fn recording() -> impl Strategy<Value = Vec<u8>> {
-    let all = [ROUTE_INET, ROUTE_INET6, IFLISTL, TCP_PCBLIST, UDP_PCBLIST, BOOTTIME];
+    let all = [ROUTE_INET, ROUTE_INET6, IFLISTL, TCP_PCBLIST, UDP_PCBLIST];
     prop::sample::select(all.map(<[u8]>::to_vec).to_vec())
 }
 

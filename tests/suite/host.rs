@@ -245,27 +245,9 @@ fn an_error_is_permanent() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use kport::host::{default_route6, ephemeral, listener};
+    use kport::host::{ephemeral, listener};
 
     use super::*;
-
-    #[test]
-    fn the_ipv6_table() {
-        let zero = "0".repeat(32);
-        let line = |prefix: &str, metric: &str, flags: &str, name: &str| {
-            format!("{zero} {prefix} {zero} 00 {zero} {metric} 00000001 00000000 {flags} {name}\n")
-        };
-        let table = [
-            line("00", "ffffffff", "00200200", "lo"),
-            line("00", "00000400", "00000003", "wlan0"),
-            line("00", "00000064", "00000003", "eth0"),
-            line("40", "00000001", "00000001", "eth1"),
-            "nonsense\n".to_owned(),
-        ];
-        assert_eq!(default_route6(&table.concat()).as_deref(), Some("eth0"));
-        assert_eq!(default_route6(&table[0]), None);
-        assert_eq!(default_route6(""), None);
-    }
 
     #[test]
     fn families_of_a_socket() {

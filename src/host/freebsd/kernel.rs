@@ -6,10 +6,10 @@ use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
-use libc::{IFNAMSIZ, JAIL_DYING, c_int, c_uint, c_ulong, c_void, iovec, sockaddr_in6};
+use libc::{IFNAMSIZ, JAIL_DYING, c_int, c_uint, c_ulong, c_void, iovec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::{Parameter, TEXT};
+use super::{Parameter, TEXT, at};
 use crate::error::{Error, Result, quoted};
 use crate::files::above_stdio;
 use crate::net::{Family, Interface, PerFamily};
@@ -135,27 +135,7 @@ struct GroupRequest {
     rest: [u8; IFNAMSIZ - 8],
 }
 
-/// struct ifreq of net/if.h, with the numbers in its union: SIOCGIFFIB returns the FIB as the first, SIOCGIFCAP the enabled
-/// capabilities as the second.
-#[repr(C)]
-struct NumberRequest {
-    name: Name,
-    numbers: [u32; 2],
-    /// the union has the size of a name
-    rest: [u8; IFNAMSIZ - 8],
-}
-
-/// struct in6_ifreq with the address in its union, which the kernel replaces with the flags. The largest member of the union is
-/// struct icmp6_ifstat, 34 numbers of 64 bits.
-#[repr(C, align(8))]
-struct FlagsRequest {
-    name: Name,
-    address: sockaddr_in6,
-    rest: [u8; 34 * 8 - size_of::<sockaddr_in6>()],
-}
-
-const _: () =
-    assert!(std::mem::offset_of!(GroupRequest, groups) == 24 && std::mem::offset_of!(NumberRequest, numbers) == 16);
+const _: () = assert!(std::mem::offset_of!(GroupRequest, groups) == 24);
 
 /// More groups than an interface has, usually: they are then read by one call.
 const USUAL_GROUPS: usize = 8;
@@ -204,12 +184,13 @@ pub fn leaves_checksums(socket: &OwnedFd, interface: &str) -> Result<bool> {
     Ok(numbers::<SIOCGIFCAP>(socket, interface)?[1] & TXCSUM != 0)
 }
 
-/// The numbers of a request; zeros if there is no such interface.
+/// The numbers of a request with a struct ifreq of net/if.h, in the union after the name: SIOCGIFFIB returns the FIB as the first,
+/// SIOCGIFCAP the enabled capabilities as the second. Zeros if there is no such interface.
 fn numbers<const REQUEST: c_ulong>(socket: &OwnedFd, interface: &str) -> Result<[u32; 2]> {
-    let mut request = NumberRequest { name: padded(interface), numbers: [0; 2], rest: [0; IFNAMSIZ - 8] };
+    let mut request = [padded(interface), [0; IFNAMSIZ]];
     // SAFETY: the request has no pointers.
     match unsafe { ask::<REQUEST, _>(socket, &mut request) } {
-        Ok(()) => Ok(request.numbers),
+        Ok(()) => Ok([0, 4].map(|offset| at(&request[1], offset).unwrap_or(0))),
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok([0; 2]),
         Err(error) => Err(Error::io(format!("read the options of {interface}"), &error)),
     }
@@ -218,17 +199,16 @@ fn numbers<const REQUEST: c_ulong>(socket: &OwnedFd, interface: &str) -> Result<
 /// The flags of an IPv6 address of an interface, by a socket of AF_INET6; 0 if there is no such address. ifconfig(8) uses this
 /// request, too.
 pub fn flags6(socket: &OwnedFd, interface: &str, address: Ipv6Addr) -> u32 {
-    // SAFETY: all fields are integers, for which zero is a value.
-    let mut request: FlagsRequest = unsafe { std::mem::zeroed() };
-    request.name = padded(interface);
-    // lossless: both are 28
-    request.address.sin6_len = size_of::<sockaddr_in6>() as u8;
-    request.address.sin6_family = libc::AF_INET6 as u8;
-    request.address.sin6_addr.s6_addr = address.octets();
+    // struct in6_ifreq: after the name a union, which the kernel replaces with the flags. Its largest member is struct
+    // icmp6_ifstat, 34 numbers of 64 bits
+    let mut request = [0; IFNAMSIZ + 34 * 8];
+    request[..IFNAMSIZ].copy_from_slice(&padded(interface));
+    // struct sockaddr_in6: its length, 28, and family; the address follows port and flow information
+    request[IFNAMSIZ..][..2].copy_from_slice(&[28, libc::AF_INET6 as u8]);
+    request[IFNAMSIZ + 8..][..16].copy_from_slice(&address.octets());
     // SAFETY: the request has no pointers.
     match unsafe { ask::<SIOCGIFAFLAG_IN6, _>(socket, &mut request) } {
-        // SAFETY: `ifru_flags6`, an int, is at the start of the union.
-        Ok(()) => unsafe { ptr::from_ref(&request.address).cast::<u32>().read() },
+        Ok(()) => at(&request, IFNAMSIZ).unwrap_or(0),
         Err(_) => 0,
     }
 }

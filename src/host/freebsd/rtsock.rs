@@ -57,17 +57,10 @@ fn messages(buffer: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
         if rest.is_empty() {
             return None;
         }
-        let message = at::<u16>(rest, 0).and_then(|length| rest.get(..usize::from(length)));
-        match message {
-            Some(m) if m.len() >= 4 && m[2] == RTM_VERSION => {
-                rest = &rest[m.len()..];
-                Some(Some((m[3], m)))
-            }
-            _ => {
-                rest = &[];
-                Some(None)
-            }
-        }
+        let length = at::<u16>(rest, 0).map(usize::from);
+        let message = length.and_then(|length| rest.get(..length)).filter(|m| m.len() >= 4 && m[2] == RTM_VERSION);
+        rest = message.map_or(&[], |message| &rest[message.len()..]);
+        Some(message.map(|message| (message[3], message)))
     })
 }
 
@@ -110,15 +103,10 @@ pub fn prefix(mask: &[u8], family: Family) -> u8 {
         Family::Inet => (4, 4),
         Family::Inet6 => (8, 16),
     };
-    let mut length = 0;
-    for byte in mask.iter().skip(start).take(size) {
-        // lossless: at most 8
-        length += byte.leading_ones() as u8;
-        if *byte != 0xff {
-            break;
-        }
-    }
-    length
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(mask.iter().skip(start).take(size)).for_each(|(to, byte)| *to = *byte);
+    // lossless: at most 128
+    u128::from_be_bytes(bytes).leading_ones() as u8
 }
 
 /// The interface name in a sockaddr_dl (net/if_dl.h: the name's length at 5, the name at 8).

@@ -72,14 +72,7 @@ fn listener(xinpcb: &[u8], protocol: Protocol) -> Option<Option<Listener>> {
         // the kernel clears both while it tears a socket down
         _ => return Some(None),
     };
-    Some((port != 0).then(|| listening(protocol, families, address, port)))
-}
-
-fn listening(protocol: Protocol, families: PerFamily<bool>, address: IpAddr, port: u16) -> Listener {
-    if address.is_unspecified() {
-        return Listener { protocol, families, address: None, port };
-    }
-    Listener { protocol, families: PerFamily::only(Family::of(address)), address: Some(address), port }
+    Some((port != 0).then(|| Listener::bound(protocol, families, address, port)))
 }
 
 /// The sockets in TCPS_LISTEN in the result of `net.inet.tcp.pcblist`.
@@ -130,17 +123,20 @@ const XSCTP_OTHER_LAST: usize = 28;
 const SCTP_PCB_FLAGS_BOUNDALL: u32 = 0x4;
 const SCTP_PCB_FLAGS_ACCEPTING: u32 = 0x8;
 
-/// The records up to the `last` one; `rest` becomes what follows.
-fn until_last<'a>(rest: &mut &'a [u8], size: usize) -> Option<Vec<&'a [u8]>> {
+/// The next record of a list, `None` after its last one, which has its mark at `last`; `rest` becomes what follows.
+fn next<'a>(rest: &mut &'a [u8], size: usize, last: usize) -> Option<Option<&'a [u8]>> {
+    let (record, after) = rest.split_at_checked(size)?;
+    *rest = after;
+    Some((at::<u32>(record, last)? == 0).then_some(record))
+}
+
+/// The addresses up to the last record of a list of them.
+fn addresses(rest: &mut &[u8], size: usize) -> Option<Vec<IpAddr>> {
     let mut found = Vec::new();
-    loop {
-        let (record, after) = rest.split_at_checked(size)?;
-        *rest = after;
-        if at::<u32>(record, XSCTP_OTHER_LAST)? != 0 {
-            return Some(found);
-        }
-        found.push(record);
+    while let Some(record) = next(rest, size, XSCTP_OTHER_LAST)? {
+        found.extend(address(record));
     }
+    Some(found)
 }
 
 /// The listening sockets in the result of `net.inet.sctp.assoclist` (sctp_sysctl.c). An endpoint that is bound to every
@@ -149,38 +145,28 @@ pub fn sctp_listeners(buffer: &[u8]) -> Result<Vec<Listener>> {
     read_sctp(buffer).ok_or_else(|| malformed("list of sctp sockets"))
 }
 
-fn read_sctp(buffer: &[u8]) -> Option<Vec<Listener>> {
+fn read_sctp(mut rest: &[u8]) -> Option<Vec<Listener>> {
     let mut found = Vec::new();
-    let mut rest = buffer;
-    loop {
-        let (endpoint, after) = rest.split_at_checked(XSCTP_INPCB)?;
-        rest = after;
-        if at::<u32>(endpoint, XSCTP_LAST)? != 0 {
-            return Some(found);
-        }
+    while let Some(endpoint) = next(&mut rest, XSCTP_INPCB, XSCTP_LAST)? {
         let flags = at::<u32>(endpoint, XSCTP_FLAGS)?;
         let port = at::<u16>(endpoint, XSCTP_LOCAL_PORT)?;
-        let addresses: Vec<IpAddr> = until_last(&mut rest, XSCTP_LADDR)?.into_iter().filter_map(address).collect();
-        // each association: itself, its local addresses, its remote ones; the `last` one has no addresses
-        loop {
-            let (association, after) = rest.split_at_checked(XSCTP_TCB)?;
-            rest = after;
-            if at::<u32>(association, XSCTP_OTHER_LAST)? != 0 {
-                break;
-            }
-            until_last(&mut rest, XSCTP_LADDR)?;
-            until_last(&mut rest, XSCTP_RADDR)?;
+        let local = addresses(&mut rest, XSCTP_LADDR)?;
+        // each association: itself, its local addresses, its remote ones; the last one has no addresses
+        while next(&mut rest, XSCTP_TCB, XSCTP_OTHER_LAST)?.is_some() {
+            addresses(&mut rest, XSCTP_LADDR)?;
+            addresses(&mut rest, XSCTP_RADDR)?;
         }
         if flags & SCTP_PCB_FLAGS_ACCEPTING == 0 || port == 0 {
             continue;
         }
         if flags & SCTP_PCB_FLAGS_BOUNDALL == 0 {
-            found.extend(addresses.into_iter().map(|a| listening(Protocol::Sctp, PerFamily::default(), a, port)));
+            found.extend(local.into_iter().map(|a| Listener::bound(Protocol::Sctp, PerFamily::default(), a, port)));
         } else {
-            let families = PerFamily::each(|family| addresses.iter().any(|a| Family::of(*a) == family));
+            let families = PerFamily::each(|family| local.iter().any(|a| Family::of(*a) == family));
             found.push(Listener { protocol: Protocol::Sctp, families, address: None, port });
         }
     }
+    Some(found)
 }
 
 // ---- the processes that have a socket: kern.file, the table of all open files, and kern.proc, as in sockstat(1)
@@ -200,23 +186,15 @@ const SSTOP: u8 = 4;
 /// The processes in the result of `kern.file` that have one of these sockets open: one record for each file, with its
 /// length.
 pub fn owners(answer: &[u8], sockets: &[u64]) -> Result<BTreeSet<i32>> {
-    let read = || {
-        let (records, rest) = answer.as_chunks::<XFILE>();
-        if !rest.is_empty() {
-            return None;
-        }
-        let mut found = BTreeSet::new();
-        for record in records {
-            if at::<u64>(record, 0)? != XFILE as u64 {
-                return None;
-            }
-            if sockets.contains(&at::<u64>(record, XF_DATA)?) {
-                found.insert(at::<i32>(record, XF_PID)?);
-            }
-        }
-        Some(found)
+    let (records, rest) = answer.as_chunks::<XFILE>();
+    let owner = |record: &[u8; XFILE]| {
+        let known = at::<u64>(record, 0)? == XFILE as u64;
+        let (socket, pid) = (at::<u64>(record, XF_DATA)?, at::<i32>(record, XF_PID)?);
+        known.then(|| sockets.contains(&socket).then_some(pid))
     };
-    read().ok_or_else(|| malformed("list of open files"))
+    let found: Option<Vec<Option<i32>>> = records.iter().map(owner).collect();
+    let found = found.filter(|_| rest.is_empty()).ok_or_else(|| malformed("list of open files"))?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// The FIB of most processes of each jail in the result of `kern.proc.proc`; of two with as many processes the lower one.

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use libc::{CTL_KERN, EAFNOSUPPORT, ESRCH, KERN_PROC, KERN_PROC_ARGS, KERN_PROC_PID, KERN_PROC_PROC, c_int};
-use once_cell::race::OnceBox;
 
 use super::jail::{self, Features};
-use super::{integer, kernel, random_id, rtsock, socket, time_of_boot, vnet};
+use super::{integer, kernel, malformed, random_id, rtsock, socket, vnet};
 use crate::error::{Error, Result};
 use crate::host::{Gateway, Host, HostInterface, Jail, Jails, Listener, Process, Router, Watch};
 use crate::net::{Family, Interface, PerFamily};
@@ -78,19 +77,13 @@ impl Host for System {
     }
 
     fn listeners(&self) -> Result<Vec<Listener>> {
-        type Reading = fn(&[u8]) -> Result<Vec<Listener>>;
-        let lists: [(&str, Reading); 3] = [
-            ("net.inet.tcp.pcblist", socket::tcp_listeners),
-            ("net.inet.udp.pcblist", socket::udp_listeners),
-            // exists when sctp(4) is loaded
-            ("net.inet.sctp.assoclist", socket::sctp_listeners),
-        ];
-        let mut found = Vec::new();
-        for (name, read) in lists {
-            if let Some(answer) = kernel::named(name)? {
-                found.extend(read(&answer)?);
-            }
-        }
+        let list = |name, read: fn(&[u8]) -> Result<Vec<Listener>>| -> Result<Vec<Listener>> {
+            kernel::named(name)?.map_or(Ok(vec![]), |answer| read(&answer))
+        };
+        let mut found = list("net.inet.tcp.pcblist", socket::tcp_listeners)?;
+        found.extend(list("net.inet.udp.pcblist", socket::udp_listeners)?);
+        // exists when sctp(4) is loaded
+        found.extend(list("net.inet.sctp.assoclist", socket::sctp_listeners)?);
         Ok(found)
     }
 
@@ -122,10 +115,8 @@ impl Host for System {
     }
 
     fn boot_id(&self) -> Result<String> {
-        match kernel::named("kern.boot_id")? {
-            Some(id) => Ok(random_id(&id)),
-            None => time_of_boot(&kernel::named("kern.boottime")?.unwrap_or_default()),
-        }
+        let id = kernel::named("kern.boot_id")?.map(|id| random_id(&id));
+        id.ok_or_else(|| malformed("kern.boot_id"))
     }
 
     fn uptime(&self) -> Result<u64> {
@@ -134,16 +125,11 @@ impl Host for System {
     }
 }
 
-/// The options of the running kernel, which are read once.
+/// The options of the running kernel.
 fn features() -> Result<Features> {
-    // a race of two threads stores the same value twice
-    static KNOWN: OnceBox<Features> = OnceBox::new();
     let has = |name| kernel::named(name).map(|value| value.is_some());
-    let read = || {
-        let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
-        Ok(Box::new(Features { families, vimage: has("kern.features.vimage")? }))
-    };
-    KNOWN.get_or_try_init(read).copied()
+    let families = PerFamily { inet: has("kern.features.inet")?, inet6: has("kern.features.inet6")? };
+    Ok(Features { families, vimage: has("kern.features.vimage")? })
 }
 
 /// Sets the FIB of each jail on the host's network stack: that of most of its processes.

@@ -17,14 +17,14 @@
 //! * root of the jail may stop or kill it: a stopped child is not waited for, and the wait has a limit.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::time::Duration;
 
-use libc::{c_int, c_uint, c_void, pid_t, sigset_t};
+use libc::{c_int, c_uint, c_void, pid_t};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
@@ -186,29 +186,19 @@ impl Drop for Child {
 }
 
 /// Blocks every signal of this thread, until it is dropped.
-struct Blocked(sigset_t);
+struct Blocked(SigSet);
 
 impl Blocked {
     fn all() -> Result<Blocked> {
-        let mut all = MaybeUninit::uninit();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: sigfillset() makes `all` a set, and pthread_sigmask() stores one in `before` when it returns 0.
-        let errno = unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
-        };
-        match errno {
-            // SAFETY: see above.
-            0 => Ok(Blocked(unsafe { before.assume_init() })),
-            _ => Err(Error::io("pthread_sigmask", &io::Error::from_raw_os_error(errno))),
-        }
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+        before.map(Blocked).map_err(|errno| Error::io("pthread_sigmask", &errno.into()))
     }
 }
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // SAFETY: the set is one that pthread_sigmask() has stored.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+        // the set is one that pthread_sigmask() has stored
+        _ = self.0.thread_set_mask();
     }
 }
 
