@@ -9,6 +9,7 @@
 #[allow(unsafe_code)]
 mod exit;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -63,8 +64,8 @@ pub struct Output {
 /// environment but `LC_ALL=C`. The child also holds a copy of `keep` until it ends. An error means that it was not
 /// started. With `lines`, standard output has any size: each line is passed on when the next one begins.
 pub(crate) fn run(
-    program: &Path, arguments: &[&str], input: &[u8], keep: Option<BorrowedFd<'_>>, lines: Option<&mut Lines<'_>>,
-    deadline: Deadline,
+    program: &Path, arguments: &[impl AsRef<OsStr>], input: &[u8], keep: Option<BorrowedFd<'_>>,
+    lines: Option<&mut Lines<'_>>, deadline: Deadline,
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
     // these by the other, and any that std opens for it
@@ -97,11 +98,7 @@ pub(crate) fn output_of(
     let failed = |error: io::Error| Error::io(format_args!("run {}", program.display()), &error);
     // it runs in another directory
     let file = file.map(std::path::absolute).transpose().map_err(failed)?;
-    let named = match file.as_ref().map(|file| file.to_str().ok_or(file)).transpose() {
-        Ok(named) => named,
-        Err(file) => return Err(error!(Argument, "{}: the name is not UTF-8", file.display())),
-    };
-    let arguments: Vec<&str> = arguments.iter().copied().chain(named).collect();
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).chain(file.as_deref().map(Path::as_os_str)).collect();
     let program = std::path::absolute(program).map_err(failed)?;
     let output = match run(&program, &arguments, b"", None, None, deadline) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
