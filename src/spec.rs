@@ -22,7 +22,7 @@ use std::str::FromStr;
 use arrayvec::ArrayVec;
 use nom::Parser;
 use nom::bytes::complete::{take_while, take_while1};
-use nom::character::complete::{char, multispace0};
+use nom::character::complete::multispace0;
 
 use crate::error::{Error, Kind, Result, error, quoted};
 use crate::net::{Interface, Misread, Place, PortRange, Protocol, as_text};
@@ -335,20 +335,17 @@ fn is_bare_inet6(start: &str) -> bool {
 }
 
 fn bracketed(start: &str) -> Parsed<'_, Place> {
-    let (inner, _) = char('[').parse(start)?;
-    // an address has no white space and no zone; anything else is checked in detail
-    if let Some(end) = inner.bytes().position(|byte| byte == b']')
-        && let Ok(address) = inner[..end].parse::<Ipv6Addr>()
-    {
-        return Ok((&inner[end + 1..], checked(start, IpAddr::V6(address))?.1));
-    }
+    let inner = &start[1..];
     let Some(end) = token(inner).find(']') else {
         return fail(start, "an IPv6 address in brackets", "the closing ] is missing");
     };
-    if let Some(zone) = inner[..end].find('%') {
-        return fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface");
+    if let Ok(address) = inner[..end].parse::<Ipv6Addr>() {
+        return Ok((&inner[end + 1..], checked(start, IpAddr::V6(address))?.1));
     }
-    fail(inner, "an IPv6 address", "")
+    match inner[..end].find('%') {
+        Some(zone) => fail(&inner[zone..], "\"]\"", "a zone is not part of an address here; name the interface"),
+        None => fail(inner, "an IPv6 address", ""),
+    }
 }
 
 fn checked(start: &str, address: IpAddr) -> Parsed<'_, Place> {
