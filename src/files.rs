@@ -90,10 +90,8 @@ pub(crate) fn fits(bytes: &[u8]) -> io::Result<()> {
     static KNOWN: OnceBox<Option<u64>> = OnceBox::new();
     let limit = || rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
     let most = if HELPER.load(Ordering::Relaxed) { *KNOWN.get_or_init(|| Box::new(limit())) } else { limit() };
-    match most.is_some_and(|most| bytes.len() as u64 > most) {
-        true => Err(io::Error::from_raw_os_error(libc::EFBIG)),
-        false => Ok(()),
-    }
+    let fits = most.is_none_or(|most| bytes.len() as u64 <= most);
+    if fits { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EFBIG)) }
 }
 
 /// Writes all of `bytes` to a new file, and checks that it holds only them. The error for a file that holds more means

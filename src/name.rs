@@ -156,8 +156,8 @@ impl Label {
     /// A label that pf reports; `None` unless kport could have made it.
     pub fn loaded(text: &str) -> Option<Label> {
         let good = |b: u8| plain(b) || b == b':' || b == b'+';
-        let ours = text.strip_prefix(PARENT)?.starts_with(':') && text.len() <= MAX_NAME && text.bytes().all(good);
-        if ours { ArrayString::from(text).ok().map(Label) } else { None }
+        let ours = text.strip_prefix(PARENT)?.starts_with(':') && text.bytes().all(good);
+        ArrayString::from(text).ok().filter(|_| ours).map(Label)
     }
 
     /// The label.
@@ -170,8 +170,7 @@ impl FromStr for Label {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let why = || error!(Argument, "{} is not one of kport's labels", quoted(text));
-        Label::loaded(text).ok_or_else(why)
+        Label::loaded(text).ok_or_else(|| error!(Argument, "{} is not one of kport's labels", quoted(text)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use arrayvec::ArrayString;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, error, quoted, shows};
+use crate::error::{Error, error, quoted, shows};
 
 /// The interface groups of FreeBSD's drivers for jails: bridge(4), epair(4), lo(4).
 pub const JAIL_GROUPS: [&str; 3] = ["bridge", "epair", "lo"];
@@ -237,8 +237,7 @@ impl FromStr for PortRange {
         let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.starts_with(|c: char| matches!(c, '1'..='9')));
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let range = port(first).zip(port(last)).and_then(|(first, last)| PortRange::new(first, last));
-        let why = || format!("{} is not a port or a range of ports such as 8000-8010", quoted(text));
-        range.ok_or_else(|| Error::new(Kind::Argument, why()))
+        range.ok_or_else(|| error!(Argument, "{} is not a port or a range of ports such as 8000-8010", quoted(text)))
     }
 }
 

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result, error, quoted};
+use crate::error::{Error, Result, error, quoted};
 use crate::name::Table;
 use crate::net::{Family, Interface, JAIL_GROUPS, Place, Protocol, as_text};
 pub use crate::rule::Rate;
@@ -198,29 +198,27 @@ fn flat(lists: Vec<Vec<Family>>) -> Vec<Family> {
 
 /// An empty list is a mistake of the caller: it must not admit everybody.
 fn somebody(sources: Vec<Source>) -> Result<Vec<Source>> {
-    match sources.is_empty() {
-        true => Err(Error::new(Kind::Argument, "an empty list would admit nobody; omit it to admit everybody")),
-        false => Ok(sources),
+    if sources.is_empty() {
+        return Err(error!(Argument, "an empty list would admit nobody; omit it to admit everybody"));
     }
+    Ok(sources)
 }
 
 /// The routers of an item: addresses with commas; `none` is no router.
 fn router(item: &str) -> Result<Vec<IpAddr>> {
     let address = |word: &str| {
-        let why = || format!("{} is not the address of a router, nor none", quoted(word));
-        word.parse().map_err(|_| Error::new(Kind::Argument, why()))
+        word.parse().map_err(|_| error!(Argument, "{} is not the address of a router, nor none", quoted(word)))
     };
     if item == "none" { Ok(vec![]) } else { item.split(',').map(address).collect() }
 }
 
 /// Those of all items.
 fn routers(given: Vec<Vec<IpAddr>>) -> Result<Vec<IpAddr>> {
-    let refuse = |why: &str| Err(Error::new(Kind::Argument, why));
     if given.is_empty() {
-        return refuse("an empty list; write none to leave the answers to the routes");
+        return Err(error!(Argument, "an empty list; write none to leave the answers to the routes"));
     }
     if given.len() > 1 && given.iter().any(Vec::is_empty) {
-        return refuse("none cannot be in a list with routers");
+        return Err(error!(Argument, "none cannot be in a list with routers"));
     }
     let all = given.concat();
     check_routers(&all)?;
@@ -229,16 +227,17 @@ fn routers(given: Vec<Vec<IpAddr>>) -> Result<Vec<IpAddr>> {
 
 /// Whether they can be routers, and are one of each family at most.
 fn check_routers(routers: &[IpAddr]) -> Result<()> {
-    let refuse = |why: String| Err(Error::new(Kind::Argument, why));
     let unusable = |address: &&IpAddr| match address {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => true,
         _ => address.is_unspecified() || address.is_loopback() || address.is_multicast(),
     };
     if let Some(address) = routers.iter().find(unusable) {
-        return refuse(format!("{address} is not the address of a router"));
+        return Err(error!(Argument, "{address} is not the address of a router"));
     }
     match Family::ALL.into_iter().find(|family| routers.iter().filter(|a| Family::of(**a) == *family).count() > 1) {
-        Some(family) => refuse(format!("two {family} routers; publish the ports of each interface by themselves")),
+        Some(family) => {
+            Err(error!(Argument, "two {family} routers; publish the ports of each interface by themselves"))
+        }
         None => Ok(()),
     }
 }
@@ -258,9 +257,9 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for a value that the option cannot have; if it is an item of a list that was given as one string,
-    /// [`Error::offset`] is that of the item. The message does not repeat the name. [`Kind::Unsupported`] for an unknown
-    /// name.
+    /// [`Kind::Argument`](crate::error::Kind::Argument) for a value that the option cannot have; if it is an item of a list that
+    /// was given as one string, [`Error::offset`] is that of the item. The message does not repeat the name.
+    /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) for an unknown name.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         let unknown = || Err(error!(Unsupported, "{} is not an option of kport", quoted(name)));
         NAMED.set(self, name, given).unwrap_or_else(unknown)
@@ -296,18 +295,20 @@ impl Options {
 
     /// Whether the options are consistent, independent of the ports.
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse = |why: String| Err(Error::new(Kind::Argument, why));
         let most = Options::MOST;
         let (sources, reach) = (self.sources.len(), self.reach.len());
         if sources > most {
-            return refuse(format!("{sources} sources; at most {most}: put them into a pf table and give <table>"));
+            return Err(error!(
+                Argument,
+                "{sources} sources; at most {most}: put them into a pf table and give <table>"
+            ));
         }
         if reach > most {
-            return refuse(format!("{reach} interfaces to reach from; at most {most}: put them into a group"));
+            return Err(error!(Argument, "{reach} interfaces to reach from; at most {most}: put them into a group"));
         }
         check_routers(self.reply_to.as_deref().unwrap_or_default())?;
         if self.hairpin && self.reach.iter().all(|interface| Place::Interface(*interface).is_loopback()) {
-            return refuse("hairpin needs an interface or group of jails in the reach list".to_owned());
+            return Err(error!(Argument, "hairpin needs an interface or group of jails in the reach list"));
         }
         Ok(())
     }
@@ -364,7 +365,7 @@ pub(crate) fn put<V>(place: &mut V, value: Result<V>) -> Result<()> {
 
 impl Given {
     pub(crate) fn flag(&self) -> Result<bool> {
-        if let Given::Flag(on) = self { Ok(*on) } else { Err(Error::new(Kind::Argument, "is on or off")) }
+        if let Given::Flag(on) = self { Ok(*on) } else { Err(error!(Argument, "is on or off")) }
     }
 
     fn text(&self, what: &str) -> Result<&str> {
@@ -384,7 +385,7 @@ impl Given {
     /// Reads each item of a list with `read`; an error has the offset of the item in the string, if all are from one.
     pub(crate) fn each<V>(&self, read: impl Fn(&str) -> Result<V>) -> Result<Vec<V>> {
         match self {
-            Given::Flag(_) => Err(Error::new(Kind::Argument, "takes a list of words")),
+            Given::Flag(_) => Err(error!(Argument, "takes a list of words")),
             Given::Text(text) => {
                 let offset = |word: &str| word.as_ptr() as usize - text.as_ptr() as usize;
                 text.split_whitespace().map(|word| read(word).map_err(|error| error.at(offset(word)))).collect()

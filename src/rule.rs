@@ -82,10 +82,8 @@ impl Rate {
 
     /// An error of [`Kind::Argument`] if a number is 0 or `connections` is above [`Rate::MAX`].
     pub fn new(connections: u32, seconds: u32) -> Result<Rate> {
-        match (1..=Rate::MAX).contains(&connections) && seconds > 0 {
-            true => Ok(Rate { connections, seconds }),
-            false => Err(Rate::refused(&format!("{connections}/{seconds}"))),
-        }
+        let fits = (1..=Rate::MAX).contains(&connections) && seconds > 0;
+        if fits { Ok(Rate { connections, seconds }) } else { Err(Rate::refused(&format!("{connections}/{seconds}"))) }
     }
 
     fn refused(text: &str) -> Error {
