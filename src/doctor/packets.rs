@@ -180,13 +180,9 @@ pub(super) fn other_redirects(evidence: &Evidence<'_>) -> Checked {
     }
     let foreign = pf::redirects_of(evidence.rulesets.as_ref().map_err(Error::clone)?);
     let places = Interfaces(evidence.interfaces()?);
-    let mut all = vec![];
-    for redirect in evidence.publications().flat_map(Publication::claims) {
-        for foreign in &foreign {
-            all.extend(conflict::with_foreign(&redirect, foreign, places).map(Finding::from));
-        }
-    }
-    Ok(Some(all))
+    let claims: Vec<_> = evidence.publications().flat_map(Publication::claims).collect();
+    let pairs = claims.iter().flat_map(|claim| foreign.iter().map(move |foreign| (claim, foreign)));
+    found(pairs.filter_map(|(claim, foreign)| conflict::with_foreign(claim, foreign, places)))
 }
 
 pub(super) fn limits(evidence: &Evidence<'_>) -> Checked {
@@ -200,16 +196,11 @@ pub(super) fn forwarding(evidence: &Evidence<'_>) -> Checked {
         let problem = readiness::unforwarded(evidence.host, family, redirects, || evidence.interfaces())?;
         all.extend(problem.map(Finding::from));
     }
-    if all.is_empty() {
-        let mut sysctls = vec![];
-        for (sysctl, _) in Family::ALL.map(readiness::forwarding) {
-            if evidence.host.sysctl(sysctl)? == Some(0) {
-                sysctls.push(sysctl);
-            }
-        }
-        if !sysctls.is_empty() {
-            all.push(fine(format!("nothing is published that needs {}, which is 0", sysctls.join(" or "))));
-        }
+    let is_off = |(sysctl, _): &(&str, _)| matches!(evidence.host.sysctl(sysctl), Ok(Some(0)));
+    let off: Vec<&str> =
+        Family::ALL.map(readiness::forwarding).into_iter().filter(is_off).map(|(name, _)| name).collect();
+    if all.is_empty() && !off.is_empty() {
+        all.push(fine(format!("nothing is published that needs {}, which is 0", off.join(" or "))));
     }
     Ok(Some(all))
 }

@@ -87,15 +87,12 @@ pub(super) fn anchors_loaded(evidence: &Evidence<'_>) -> Checked {
 }
 
 pub(super) fn jails(evidence: &Evidence<'_>) -> Checked {
-    let mut all = vec![];
     if evidence.records.is_empty() {
-        return Ok(Some(all));
+        return Ok(Some(vec![]));
     }
     let jails = evidence.host.jails()?;
-    for record in &evidence.records {
-        all.extend(of_record(evidence, record, &jails)?);
-    }
-    Ok(Some(all))
+    let found = evidence.records.iter().map(|record| of_record(evidence, record, &jails));
+    Ok(Some(found.collect::<Result<Vec<_>>>()?.concat()))
 }
 
 fn of_record(evidence: &Evidence<'_>, record: &Record, Jails { jails, skipped }: &Jails) -> Result<Vec<Finding>> {

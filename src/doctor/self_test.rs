@@ -64,7 +64,7 @@ pub struct Step {
 /// test would have changed something that exists, or cannot run here.
 pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn Observer) -> Result<Vec<Step>> {
     let client = client_net(host, firewall);
-    refuse(host, firewall, dir, [SERVER_NET, client])?;
+    refuse(host, firewall, dir, [SERVER_NET, client]).map_err(|error| error.context("self-test not run"))?;
     let ground: Box<dyn Ground> = match firewall.redirects_packets() {
         false => {
             let host = Fixed { boot_id: "self-test".to_owned(), ..Fixed::default() };
@@ -84,10 +84,9 @@ pub fn run(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, observer: &dyn 
 
 /// What exists already must not be changed, nor may the host have these networks; one that is not ready is an error with the reason.
 fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) -> Result<()> {
-    let refuse = |why: String| Err(error!(Unavailable, "self-test not run: {why}"));
-    let status = firewall.status().map_err(|error| error.context("self-test not run"))?;
+    let status = firewall.status()?;
     if let Some(problem) = readiness::unused(host, &status, false) {
-        return refuse(problem.to_string());
+        return Err(problem.error(Kind::Unavailable));
     }
     for anchor in firewall.anchors()? {
         // pfctl(8) lists one for some seconds after it was cleared
@@ -96,23 +95,24 @@ fn refuse(host: &dyn Host, firewall: &dyn Firewall, dir: &Path, nets: [Net; 2]) 
         {
             continue;
         }
-        return refuse(format!(
-            "something is published (anchor kport/{anchor}); run the test on a host without published ports, or unpublish first"
-        ));
+        let remedy = "run the test on a host without published ports, or unpublish first";
+        return Err(error!(Unavailable, "something is published (anchor kport/{anchor}); {remedy}"));
     }
     if let Some(anchor) = Store::open(dir)?.anchors()?.first() {
-        return refuse(format!("there is a record of {anchor}; run kport apply"));
+        return Err(error!(Unavailable, "there is a record of {anchor}; run kport apply"));
     }
     for name in [SERVER, CLIENT] {
         if host.jail(name)?.is_some_and(|jail| !jail.dying) {
-            return refuse(format!("there is a jail {name}, perhaps from a self-test that was killed: jail -r {name}"));
+            let remedy = format!("perhaps from a self-test that was killed: jail -r {name}");
+            return Err(error!(Unavailable, "there is a jail {name}, {remedy}"));
         }
     }
     let interfaces = host.interfaces()?;
     for [net, _] in nets {
         let has = |own: &IpNet| net.contains(&own.addr()) || own.contains(&net.addr());
         if let Some(interface) = interfaces.iter().find(|interface| interface.addresses.iter().any(has)) {
-            return refuse(format!("{} has an address in {}, which it would use", interface.name, net.trunc()));
+            let (name, net) = (interface.name, net.trunc());
+            return Err(error!(Unavailable, "{name} has an address in {net}, which it would use"));
         }
     }
     Ok(())
