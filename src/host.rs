@@ -5,13 +5,12 @@
 
 mod events;
 mod fixed;
-#[cfg(all(target_os = "freebsd", not(feature = "internals")))]
-mod freebsd;
-#[cfg(feature = "internals")]
+#[cfg(any(target_os = "freebsd", feature = "internals"))]
 #[doc(hidden)]
 pub mod freebsd;
 #[cfg(target_os = "linux")]
-mod linux;
+#[doc(hidden)]
+pub mod linux;
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -27,9 +26,6 @@ pub use fixed::{Fixed, Played, Snapshot};
 pub use freebsd::System;
 #[cfg(target_os = "linux")]
 pub use linux::System;
-#[cfg(all(target_os = "linux", feature = "internals"))]
-#[doc(hidden)]
-pub use linux::{ephemeral, listener};
 
 use crate::error::{Error, Result, error};
 use crate::net::{Family, Interface, JAIL_GROUPS, PerFamily, Place, Protocol, is_link_local6};

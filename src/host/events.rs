@@ -62,7 +62,7 @@ const MOST_MESSAGES: usize = 256;
 /// Wakes up the caller after a change. The contents of messages are discarded: only their arrival counts, and that may
 /// be a false alarm. So a sender can do no more than wake up the caller.
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub struct Watch(pub(super) OwnedFd);
 
 impl Watch {
     /// A socket that gets a message, or a part of a stream, for each change.
@@ -82,12 +82,6 @@ impl Watch {
                 Err(errno) => return Err(errno.into()),
             }
         }
-    }
-
-    /// The socket, to wait for several at once.
-    #[cfg(target_os = "freebsd")]
-    pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.0)
     }
 
     fn drain(&self) -> io::Result<()> {

@@ -184,7 +184,7 @@ impl Events for Timer {
     }
 
     fn wake(&mut self, within: Duration) {
-        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = Timespec::default();
         // a timer of 0 would be off
         let it_value = Timespec::try_from(within.max(Duration::from_nanos(1))).unwrap_or(zero);
         _ = timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: zero, it_value });

@@ -245,7 +245,7 @@ fn an_error_is_permanent() {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use kport::host::{ephemeral, listener};
+    use kport::host::linux::{ephemeral, listener};
 
     use super::*;
 

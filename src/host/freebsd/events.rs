@@ -78,7 +78,7 @@ impl Events for Queue {
 
     fn add_network(&mut self, jid: i32, socket: Watch) {
         // lossless: a descriptor is not negative
-        let ident = socket.as_fd().as_raw_fd() as usize;
+        let ident = socket.0.as_raw_fd() as usize;
         if self.change(ident, libc::EVFILT_READ, libc::EV_ADD | libc::EV_CLEAR, 0, 0).is_ok() {
             self.networks.insert(jid, socket);
         }
@@ -121,8 +121,7 @@ impl Events for Queue {
                     }
                 }
                 libc::EVFILT_READ => {
-                    let of =
-                        self.networks.iter().find(|(_, socket)| socket.as_fd().as_raw_fd() as usize == event.ident);
+                    let of = self.networks.iter().find(|(_, socket)| socket.0.as_raw_fd() as usize == event.ident);
                     let Some((jid, socket)) = of else { continue };
                     let jid = *jid;
                     // a socket that has failed tells nothing more

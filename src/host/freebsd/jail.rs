@@ -98,9 +98,12 @@ impl Parameters {
     }
 }
 
+fn number() -> Vec<u8> {
+    vec![0; size_of::<i32>()]
+}
+
 /// The parameters of the jail that `key` (`jid` or `lastjid`) selects.
 fn ask(get: &JailGet, features: Features, key: &'static CStr, jid: i32) -> Result<Option<Parameters>> {
-    let number = || vec![0; size_of::<i32>()];
     let mut values: Vec<Parameter> = vec![
         (key, jid.to_ne_bytes().to_vec()),
         (c"name", vec![0; TEXT]),
@@ -144,7 +147,6 @@ fn stack_above(get: &JailGet, features: Features, mut jid: i32) -> Result<i32> {
         if jid == 0 || !features.vimage {
             break;
         }
-        let number = || vec![0; size_of::<i32>()];
         let mut values = vec![(c"jid", jid.to_ne_bytes().to_vec()), (c"parent", number()), (c"vnet", number())];
         let Some(found) = get(&mut values)? else { break };
         let above = Parameters { jid: found, values };

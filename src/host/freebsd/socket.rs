@@ -1,6 +1,7 @@
 //! The listening sockets of the host and of the jails on its network stack (the `pcblist` sysctls, `net.inet.sctp.assoclist`), and
 //! processes.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -203,14 +204,12 @@ pub fn fibs_of(answer: &[u8]) -> Result<BTreeMap<i32, u32>> {
     for process in answer.chunks(KINFO_PROC) {
         *processes.entry((jid(process)?, field(process, KI_FIBNUM)?)).or_default() += 1;
     }
-    let mut most: BTreeMap<i32, (usize, u32)> = BTreeMap::new();
+    let mut most: BTreeMap<i32, (usize, Reverse<u32>)> = BTreeMap::new();
     for ((jid, fib), count) in processes {
         let now = most.entry(jid).or_default();
-        if count > now.0 {
-            *now = (count, fib);
-        }
+        *now = (*now).max((count, Reverse(fib)));
     }
-    Ok(most.into_iter().map(|(jid, (_, fib))| (jid, fib)).collect())
+    Ok(most.into_iter().map(|(jid, (_, Reverse(fib)))| (jid, fib)).collect())
 }
 
 /// The jid in the result of `kern.proc.pid`; 0 for none.

@@ -55,14 +55,6 @@ const ATTACH: c_uint = 3;
 const READ_LIST: c_uint = 4;
 const OPEN_SOCKET: c_uint = 5;
 
-enum Task {
-    /// Report the sysctl(3) with this MIB, with a buffer of this size, and pass a socket of AF_INET6 if the jail can have
-    /// one.
-    Read([c_int; 6], usize),
-    /// Pass a routing socket.
-    Socket,
-}
-
 pub fn addresses(jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
     let (list, socket) = read(jail, kernel::INTERFACES, "addresses", within)?;
     // a socket belongs to the stack in which it was created, and so do its ioctls (soo_ioctl() of kern/sys_socket.c)
@@ -80,7 +72,7 @@ fn read(jail: &Jail, mib: [c_int; 6], what: &str, within: Duration) -> Result<(V
     let who = format!("{what} of jail {}", quoted(&jail.name));
     let mut room = FIRST;
     loop {
-        match ask(jail.jid, Task::Read(mib, room), deadline).map_err(|error| error.context(&who))? {
+        match ask(jail.jid, Some(mib), room, deadline).map_err(|error| error.context(&who))? {
             Answer::Done(value, socket) => return Ok((value, socket)),
             Answer::Failed(READ_LIST, libc::ENOMEM) if room < MOST => room *= 4,
             // root of the jail may create any number of interfaces
@@ -98,7 +90,7 @@ fn read(jail: &Jail, mib: [c_int; 6], what: &str, within: Duration) -> Result<(V
 /// but its interfaces return only when this is closed.
 pub fn watch(jail: &Jail, within: Duration) -> Result<Watch> {
     let who = format!("routing socket of jail {}", quoted(&jail.name));
-    let answer = ask(jail.jid, Task::Socket, Deadline::after(within)).map_err(|error| error.context(&who))?;
+    let answer = ask(jail.jid, None, 0, Deadline::after(within)).map_err(|error| error.context(&who))?;
     match answer {
         Answer::Done(_, Some(socket)) => Ok(Watch::new(socket)),
         Answer::Done(_, None) => Err(error!(System, "{who}: it was not passed: too many open files?")),
@@ -123,16 +115,14 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
     if error.kind() == Kind::Permission { error.and(hint) } else { error }
 }
 
-fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
+/// A child reports the sysctl(3) with this MIB, of at most `room` bytes, and passes a socket of AF_INET6 if the jail can have one;
+/// without a MIB it passes a routing socket.
+fn ask(jid: i32, mib: Option<[c_int; 6]>, room: usize, deadline: Deadline) -> Result<Answer> {
     // also for the descriptor of the child, and what it passes
     let _taken = Taken::standard();
     let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;
     let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
     let (reader, writer) = (lift(reader)?, lift(writer)?);
-    let room = match task {
-        Task::Read(_, room) => room,
-        Task::Socket => 0,
-    };
     let mut answer = vec![0u8; room];
     let child = {
         let _blocked = Blocked::all()?;
@@ -142,7 +132,7 @@ fn ask(jid: i32, task: Task, deadline: Deadline) -> Result<Answer> {
         match unsafe { libc::pdfork(&raw mut fd, libc::PD_CLOEXEC) } {
             -1 => return Err(Error::io("pdfork", &io::Error::last_os_error())),
             // SAFETY: this is the child.
-            0 => unsafe { send(jid, writer.as_raw_fd(), &task, &mut answer) },
+            0 => unsafe { send(jid, writer.as_raw_fd(), mib, &mut answer) },
             // SAFETY: the descriptor is new and has no other owner.
             pid => Child { pid, descriptor: unsafe { OwnedFd::from_raw_fd(fd) } },
         }
@@ -202,26 +192,26 @@ impl Drop for Blocked {
     }
 }
 
-/// Enters the jail, does its task and reports to `stream`.
+/// Enters the jail, does what [`ask`] describes, and reports to `stream`.
 ///
 /// # Safety
 /// Only in a child that was just forked.
-unsafe fn send(jid: i32, stream: c_int, task: &Task, answer: &mut [u8]) -> ! {
+unsafe fn send(jid: i32, stream: c_int, mib: Option<[c_int; 6]>, answer: &mut [u8]) -> ! {
     // SAFETY: system calls on the memory of this frame and on `answer`.
     unsafe {
         let mut size = 0;
-        let done = enter(jid, stream).and_then(|()| match *task {
-            Task::Read(mib, _) => {
+        let done = enter(jid, stream).and_then(|()| match mib {
+            Some(mib) => {
                 size = answer.len();
                 let (count, value) = (mib.len() as c_uint, answer.as_mut_ptr().cast());
                 let read = libc::sysctl(mib.as_ptr(), count, value, &raw mut size, ptr::null(), 0);
                 step(READ_LIST, read == 0)
             }
-            Task::Socket => pass_socket((libc::PF_ROUTE, SocketType::RAW), OPEN_SOCKET, 0),
+            None => pass_socket((libc::PF_ROUTE, SocketType::RAW), OPEN_SOCKET, 0),
         });
-        match (done, task) {
-            (Ok(()), Task::Socket) => {}
-            (Ok(()), Task::Read(..)) => {
+        match (done, mib) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
                 // a jail without IPv6 has no such socket
                 if pass_socket((libc::PF_INET6, SocketType::DGRAM), READ_LIST, size).is_err() {
                     put(0, &report::head(READ_LIST, 0, size));
