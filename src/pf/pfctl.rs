@@ -358,15 +358,21 @@ impl Pfctl {
 const OF_NAT: &[RuleKind] = &[RuleKind::Nat, RuleKind::Rdr, RuleKind::Binat];
 const OF_FILTER: &[RuleKind] = &[RuleKind::Filter];
 
-/// Whether these are the rules of `wanted` of some kinds, whichever backend has loaded them.
 fn are(shown: &Conf, kinds: &[RuleKind], wanted: &[pfconf::rule::Rule]) -> bool {
-    let of = |kind, rules: &[pfconf::rule::Rule]| {
-        let mut rules: Vec<_> = rules.iter().filter(|rule| rule.action.kind() == kind).cloned().collect();
-        // native loads rules with the first label only
-        rules.iter_mut().for_each(|rule| rule.labels.truncate(1));
-        rules
+    let same = |kind| {
+        let of_kind = |rule: &&pfconf::rule::Rule| rule.action.kind() == kind;
+        shown.rules().iter().filter(of_kind).eq(wanted.iter().filter(of_kind))
     };
-    shown.unread.is_empty() && kinds.iter().all(|kind| of(*kind, shown.rules()) == of(*kind, wanted))
+    shown.unread.is_empty() && kinds.iter().all(|kind| same(*kind))
+}
+
+/// Whether these are the filter rules of `wanted`, with the labels of either backend.
+fn are_filters(shown: &Conf, mut wanted: Vec<pfconf::rule::Rule>) -> bool {
+    are(shown, OF_FILTER, &wanted) || {
+        // native loads rules with the first label only
+        wanted.iter_mut().for_each(|rule| rule.labels.truncate(1));
+        are(shown, OF_FILTER, &wanted)
+    }
 }
 
 impl Firewall for Pfctl {
@@ -490,7 +496,7 @@ impl Firewall for Pfctl {
 
     fn holds(&self, anchor: &Anchor, rules: &[Rule]) -> Result<bool> {
         let own = flat(rules);
-        Ok(are(&self.rules(anchor.path(), "-sr")?, OF_FILTER, &own)
+        Ok(are_filters(&self.rules(anchor.path(), "-sr")?, own.clone())
             && are(&self.rules(anchor.path(), "-sn")?, OF_NAT, &own))
     }
 
@@ -504,7 +510,7 @@ impl Firewall for Pfctl {
                 Conf::of_output(&rules.map(|(text, _)| format!("{text}\n")).collect::<String>())
             };
             let own = flat(rules);
-            let are_shown = are(&shown(&translations), OF_NAT, &own) && are(&shown(&filters), OF_FILTER, &own);
+            let are_shown = are(&shown(&translations), OF_NAT, &own) && are_filters(&shown(&filters), own);
             // what is not called is not shown
             if are_shown { Ok(true) } else { self.holds(anchor, rules) }
         });

@@ -1017,8 +1017,9 @@ fn what_is_loaded_is_recognized() {
         limited(StateOptions { max_src_conn_rate: Rate::new(5, 5).ok(), ..StateOptions::default() }),
     ]);
     let fake = Fake::new();
-    let (native, web) = (native(&fake), anchor("web"));
+    let web = anchor("web");
     for there in &sets {
+        let native = native(&fake);
         native.replace(&web, there).unwrap();
         for wanted in &sets {
             assert_eq!(native.holds(&web, wanted).unwrap(), wanted == there, "{wanted:?} {there:?}");
