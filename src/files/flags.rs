@@ -3,16 +3,16 @@
 use std::fs::{File, Metadata};
 use std::io;
 
-/// The flags that keep a file from being replaced, or the entries of a directory from being renamed: immutable, append and
-/// nounlink, of the owner and of the super-user (sys/stat.h).
-const IMMUTABLE: u32 = 0x0016_0016;
+/// The flags that keep a file from being replaced, or the entries of a directory from being renamed, by their names in chflags(1).
+const IMMUTABLE: [(u32, &str); 6] =
+    [(0x2, "uchg"), (0x4, "uappnd"), (0x10, "uunlnk"), (0x2_0000, "schg"), (0x4_0000, "sappnd"), (0x10_0000, "sunlnk")];
 
 /// UF_SETTABLE of sys/stat.h: the flags that the owner may change.
 const OF_THE_OWNER: u32 = 0xffff;
 
-/// Whether its flags keep a file as it is.
-pub(crate) fn is_immutable(file: &Metadata) -> bool {
-    of(file) & IMMUTABLE != 0
+/// Those of a file's flags that keep it as it is.
+pub(crate) fn immutable(file: &Metadata) -> Vec<&'static str> {
+    IMMUTABLE.iter().filter(|(flag, _)| of(file) & flag != 0).map(|(_, name)| *name).collect()
 }
 
 /// Gives a new file the flags of the owner that the old one has, such as nodump.

@@ -16,7 +16,6 @@ mod decode;
 mod doctor;
 mod error;
 mod faces;
-mod flags;
 mod foreign;
 mod forms;
 mod freebsd;

@@ -224,11 +224,12 @@ fn remove(path: &Path) -> Result<()> {
 /// Checks that a file has no flag against it and no other link, and that nobody else can rename its directory or what is in it.
 fn can_replace(path: &Path) -> Result<()> {
     let refuse = |why: String| Err(error!(Permission, "{} was not changed: {why}", path.display()));
-    if let Some(kept) =
-        path.ancestors().take(2).find(|kept| fs::metadata(kept).is_ok_and(|about| flags::is_immutable(&about)))
-    {
-        let kept = kept.display();
-        return refuse(format!("see ls -ldo {kept}: clear its flag with chflags(1), and set it again afterwards"));
+    for kept in path.ancestors().take(2) {
+        let flags = fs::metadata(kept).map_or(vec![], |about| flags::immutable(&about));
+        if !flags.is_empty() {
+            let (off, on, kept) = (flags.join(",no"), flags.join(","), kept.display());
+            return refuse(format!("{kept} has flags; chflags no{off} {kept}, and afterwards chflags {on} {kept}"));
+        }
     }
     let links = fs::symlink_metadata(path).map_or(1, |file| file.nlink());
     if links > 1 {
