@@ -5,7 +5,6 @@
 #![allow(clippy::print_stdout)]
 
 use divan::{Bencher, black_box};
-use kport::calls;
 use kport::host::HostInterface;
 use kport::name::{Anchor, JailName};
 use kport::net::{Place, PortRange, Protocol};
@@ -13,8 +12,8 @@ use kport::options::Options;
 use kport::pfconf::Conf;
 use kport::publication::{Publication, Redirect};
 use kport::rule::Rule;
-use kport::rules;
 use kport::trace::{Looked, Party, Release, World};
+use kport::{calls, rules};
 
 const JAILS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 

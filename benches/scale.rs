@@ -23,9 +23,8 @@ use kport::pf::{Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, S
 use kport::publication::{self, Publication, Targets};
 use kport::publisher::{Listed, Liveness, Publisher, Request, Unobserved};
 use kport::rule::{self, Rule};
-use kport::rules;
-use kport::spec;
 use kport::store::Store;
+use kport::{rules, spec};
 
 fn main() {
     divan::main();

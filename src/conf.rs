@@ -13,7 +13,6 @@ mod line;
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -24,7 +23,7 @@ use crate::host::{Host, HostInterface, Interfaces};
 use crate::name::JailName;
 use crate::net::{Family, Place};
 use crate::publication::{self, Publication, Redirect, Targets};
-use crate::publisher::{Outcome, Publisher, Recorded, Request};
+use crate::publisher::{self, NOBODY, Outcome, Publisher, Recorded, Request};
 use crate::spec::{HostPorts, Spec};
 
 pub use line::Line;
@@ -195,10 +194,6 @@ fn is_trusted(path: &Path, is_it: fn(&Metadata) -> bool) -> Result<bool> {
     Ok(true)
 }
 
-/// Addresses in place of a jail's, which is not asked: the IPv4 dummy address (RFC 7600), and a discard-only one (RFC 6666).
-const NOBODY: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1))];
-
 /// What is wrong with the lines, without a look at pf: ports that two jails would have, and what the host lacks. Each error has its
 /// file and line. The lines with a pattern are checked for the jails that run.
 pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
@@ -226,18 +221,16 @@ pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
 fn of_line(host: &dyn Host, interfaces: &[HostInterface], request: &Request) -> Result<Vec<Redirect>> {
     let places = Interfaces(interfaces);
     let families = &request.options.families;
-    let mut addresses = if request.addresses.is_empty() { NOBODY.to_vec() } else { request.addresses.clone() };
+    // the jail is not asked
+    let nobody = || Family::ALL.map(|family| *NOBODY.of(family)).to_vec();
+    let mut addresses = if request.addresses.is_empty() { nobody() } else { request.addresses.clone() };
     addresses.retain(|address| families.is_empty() || families.contains(&Family::of(*address)));
     let targets = Targets::choose_of(&request.jail, &addresses, &addresses)?;
     let mut redirects = vec![];
     // the port of the others is chosen when they are published
     for mapping in request.spec.mappings().iter().filter(|mapping| mapping.host != HostPorts::Auto) {
         redirects.extend(publication::redirects(&request.jail, &Spec::one(*mapping), &targets, |family| {
-            let known = [request.gateway, host.gateway(family)?, host.gateway(family.other())?];
-            known.into_iter().flatten().next().ok_or_else(|| {
-                let why = "the host has no default route, so it has no gateway interface; name one: em0:8080:80";
-                Error::new(Kind::Unavailable, why)
-            })
+            request.gateway.map_or_else(|| publisher::gateway(host, family), Ok)
         })?);
     }
     let (jail, options) = (request.jail.clone(), request.options.clone());

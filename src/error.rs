@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 use std::ffi::CStr;
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 

@@ -21,12 +21,11 @@ use std::time::{Duration, Instant};
 
 use crate::container::kleene;
 use crate::error::{Error, Kind};
-use crate::host;
 use crate::publisher::{self, Unobserved};
-use crate::rule;
 use crate::session::Session;
 use crate::spec::{self, Spec};
 use crate::watch::Watcher;
+use crate::{host, rule};
 
 pub mod guard;
 pub mod input;

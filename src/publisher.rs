@@ -26,9 +26,11 @@ use crate::store::{Record, Store};
 use change::{Verification, change, verify};
 use resolve::{check, resolve};
 use survey::Survey;
+pub(crate) use survey::gateway;
 use writer::Writer;
 
 pub use addresses::GRACE;
+pub(crate) use addresses::NOBODY;
 pub use apply::Recorded;
 pub use list::{Listed, Liveness};
 pub use request::{AUTO_RANGE, Request};

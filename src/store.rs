@@ -26,10 +26,9 @@ mod records;
 mod summaries;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

@@ -14,7 +14,7 @@ use crate::publisher::Request;
 use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
 
@@ -27,7 +27,6 @@ pub const USAGE: u8 = 64;
 /// Publish ports of FreeBSD jails through pf(4).
 #[derive(Debug, Parser)]
 #[command(name = "kport", version, disable_help_subcommand = true)]
-#[command(disable_help_flag = true, arg = help_flag(), disable_version_flag = true, arg = version_flag())]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -75,17 +74,6 @@ fn alone(line: &[OsString]) -> Option<clap::Command> {
     };
     let command = line.iter().skip(1).find_map(command)?;
     Some(Global::augment_args(clap::Command::new("kport")).subcommand(command))
-}
-
-/// The flag of clap(3), listed with the other options of all commands.
-fn help_flag() -> Arg {
-    let flag = Arg::new("help").short('h').long("help").action(ArgAction::Help).global(true);
-    flag.help("Print the options of a command").help_heading(heading::ALL).display_order(usize::MAX)
-}
-
-fn version_flag() -> Arg {
-    let flag = Arg::new("version").short('V').long("version").action(ArgAction::Version);
-    flag.help("Print the version").help_heading(heading::ALL)
 }
 
 /// Options of every command.

@@ -4,9 +4,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::error::Result;
-use crate::publisher;
-use crate::rule;
-use crate::spec;
+use crate::{publisher, rule, spec};
 
 use super::args::{Cli, Global, ListArgs, RequestArgs};
 use super::output::{self, document, print, raw};

@@ -14,14 +14,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::child;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, error};
 use crate::host::Host;
 use crate::net::Family;
 use crate::pf::pfctl::is_without_device;
-use crate::pfconf;
-use crate::readiness;
+use crate::{child, pfconf, readiness};
 
 use super::args::{Global, SetupArgs};
 use super::{any_session, host, output};

@@ -7,20 +7,16 @@ use std::time::Duration;
 
 use super::hooks::rewriters;
 use super::{Checked, Evidence, Finding, Level, all, fine, found, problem, warning};
-use crate::child;
-use crate::conflict;
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result};
 use crate::host::{HostInterface, Interfaces};
-use crate::managers;
 use crate::name::{JailName, PARENT};
 use crate::net::{Family, Interface};
 use crate::options::{Options, Source};
-use crate::pf;
 use crate::publication::{Publication, distinct};
 use crate::readiness::{self, MainRuleset, RELOAD};
 use crate::rule::Rule;
-use crate::rules;
+use crate::{child, conflict, managers, pf, rules};
 
 pub(super) fn pf(evidence: &Evidence<'_>) -> Checked {
     let Err(error) = &evidence.status else {

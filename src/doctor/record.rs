@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Checked, Evidence, Finding, found, problem, warning};
-use crate::calls;
-use crate::conflict;
 use crate::error::{Kind, Result, quoted};
 use crate::host::{ANSWER_TIME, HostInterface, Interfaces, Jail, Jails};
 use crate::name::{Anchor, JailName, PARENT};
 use crate::net::Family;
 use crate::publication::{Redirect, unusable};
-use crate::rules;
 use crate::store::Record;
+use crate::{calls, conflict, rules};
 
 pub(super) fn state(evidence: &Evidence<'_>) -> Checked {
     let store = match &evidence.store {

@@ -20,10 +20,9 @@ use crate::pf::files::Sim;
 use crate::pf::{Firewall, States};
 use crate::proof::{Entrance, Judge};
 use crate::publisher::{Liveness, Observer, Publisher, Request};
-use crate::readiness;
-use crate::spec;
 use crate::store::Store;
 use crate::trace::{Party, Release, World};
+use crate::{readiness, spec};
 
 /// The jail that has the port.
 const SERVER: &str = "kport-selftest-server";

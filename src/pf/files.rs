@@ -2,10 +2,9 @@
 //! for each anchor. No packet is redirected. `sim/main.conf` in the state directory is the main ruleset. And a firewall
 //! whose main ruleset is a file: what pf would do with it, before it is loaded or on a host without pf.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use crate::calls;
 use crate::error::{Error, Kind, Result, error};

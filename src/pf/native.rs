@@ -47,10 +47,9 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, error};
 use crate::name::{Anchor, NODES, PARENT, Table};
 use crate::net::Protocol;
-use crate::pfconf::Conf;
-use crate::pfconf::flat;
 use crate::pfconf::path::{self, Called};
 use crate::pfconf::rule::{self, Action, RuleKind};
+use crate::pfconf::{Conf, flat};
 use crate::rule::{Count, Rule};
 
 pub struct Native<K = Device> {
@@ -358,13 +357,11 @@ impl<K: Kernel> Native<K> {
         }
         // the nodes' own parent holds no rules
         let nodes = read::number_of_children(self, &format!("{PARENT}/{NODES}"))? > 0;
-        if read::number_of_children(self, PARENT)? as usize != found.len() + usize::from(nodes) {
-            for child in read::children(self, PARENT)? {
-                if child != NODES && !found.contains_key(&child) {
-                    let stamps = read::stamps(self, &format!("{PARENT}/{child}"), LOADED)?;
-                    found.insert(child, uncounted(stamps));
-                }
-            }
+        let mut known: Vec<&str> = found.keys().map(String::as_str).chain(nodes.then_some(NODES)).collect();
+        known.sort_unstable();
+        for child in read::other_children(self, PARENT, &known)? {
+            let stamps = read::stamps(self, &format!("{PARENT}/{child}"), LOADED)?;
+            found.insert(child, uncounted(stamps));
         }
         // one that was rolled back remains, empty, until the next load
         found.retain(|_, loaded| !loaded.is_empty());

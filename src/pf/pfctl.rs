@@ -30,10 +30,9 @@ use crate::pf::{
     AllCalls, Counters, Firewall, ForeignRedirect, Loaded, Rulesets, States, Status, compare_one_by_one, foreign,
     one_by_one,
 };
-use crate::pfconf::flat;
 use crate::pfconf::nested::{self, ByChild, Children};
 use crate::pfconf::rule::{Action, Origin, RuleKind};
-use crate::pfconf::{self, Conf, address, path};
+use crate::pfconf::{self, Conf, address, flat, path};
 use crate::rule::{self, Rule};
 use braces::{Call, RulesetPath};
 pub use run::{Invocation, is_without_device};

@@ -227,10 +227,14 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
     Ok(Operand::Interface(OfInterface { name: name.to_owned(), part, first, dynamic, bits }))
 }
 
+/// What a system without the file has of services(5).
+const COMMON: &str = "ftp 21\nssh 22\ntelnet 23\nsmtp 25\ndomain 53\nbootps 67\nbootpc 68\nhttp 80\nwww 80\npop3 110\nauth 113\nntp 123\n\
+    imap 143\nsnmp 161\nhttps 443\nisakmp 500\nsyslog 514\nsubmission 587\nimaps 993\npop3s 995\nmysql 3306\npostgresql 5432";
+
 thread_local! {
     /// Those of this system. A lock would wait for ever in a child that was forked while another thread reads them.
     static SERVICES: HashMap<String, u16> =
-        names::services(&std::fs::read_to_string("/etc/services").unwrap_or_default());
+        names::services(&std::fs::read_to_string("/etc/services").unwrap_or_else(|_| COMMON.to_owned()));
 }
 
 /// A port by number or name.

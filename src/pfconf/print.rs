@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 
-use super::Conf;
 use super::address::{Compared, OfInterface, Operand, Operator, Part, Pool, PoolAddress, PoolKind, Side};
 use super::lex::{Token, is_word};
-use super::names;
 use super::operands::PROXY_PORTS;
 use super::path::Called;
 use super::rule::{Action, Keep, On, Owner, RouteKind, Rule, RuleKind};
+use super::{Conf, names};
 
 impl Conf {
     fn ruleset<'a>(

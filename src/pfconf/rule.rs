@@ -1,8 +1,7 @@
 //! One rule as pf evaluates it. Of what does not decide where a packet goes only labels and `log` are kept.
 
-use std::fmt;
-use std::iter;
 use std::sync::Arc;
+use std::{fmt, iter};
 
 use serde::{Deserialize, Serialize};
 

@@ -255,7 +255,7 @@ pub(super) fn reported(
 
 /// An address that no host has, in place of a jail's that is unknown: the IPv4 dummy address (RFC 7600), and one of the
 /// discard-only prefix (RFC 6666).
-const NOBODY: PerFamily<IpAddr> = PerFamily {
+pub(crate) const NOBODY: PerFamily<IpAddr> = PerFamily {
     inet: IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)),
     inet6: IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1)),
 };

@@ -8,7 +8,6 @@ use super::request::{has_ports, left};
 use super::survey::{STARTING, Survey, gateway};
 use super::writer::Writer;
 use super::{Outcome, Phase, Publisher, Request, states};
-use crate::calls;
 use crate::error::{Error, Kind, Problem, Result};
 use crate::host::{Host, Jail, Snapshot};
 use crate::name::{Anchor, JailName};
@@ -18,9 +17,9 @@ use crate::pf::Status;
 use crate::publication::{Publication, Redirect};
 use crate::readiness::{self, MainRuleset, Surroundings};
 use crate::rule::Rule;
-use crate::rules;
 use crate::spec::{Mapping, Spec};
 use crate::store::Record;
+use crate::{calls, rules};
 
 /// What is reserved for checking the result of a load, but at most a third of the remaining time.
 const RESERVED: Duration = Duration::from_secs(5);

@@ -9,10 +9,9 @@ use crate::error::{Result, Setting, error};
 use crate::name::{Anchor, JailName};
 use crate::pf::{Counters, Loaded};
 use crate::publication::Redirect;
-use crate::readiness;
 use crate::rule::{Count, Rule};
-use crate::rules;
 use crate::store::{Shown, Summary};
+use crate::{readiness, rules};
 
 /// Whether pf has what is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,18 +9,16 @@ use sha2::{Digest, Sha256};
 use super::addresses::{Addresses, addresses, of_families, reported};
 use super::survey::{Survey, gateway, is_of};
 use super::{Phase, Request};
-use crate::conflict;
 use crate::error::{Error, Kind, Problem, Result, Setting, error, quoted};
 use crate::host::{ANSWER_TIME, Host, Interfaces, Jail};
 use crate::name::JailName;
 use crate::net::{Family, PortRange};
 use crate::options::Source;
 use crate::publication::{self, Publication, Redirect, Targets, distinct};
-use crate::readiness;
 use crate::rule::Rule;
-use crate::rules;
 use crate::spec::{HostPorts, Mapping, Spec};
 use crate::store::Record;
+use crate::{conflict, readiness, rules};
 
 /// What requests of one jail publish, of which there is one at least, each added to those before it, and not yet what was requested.
 /// `old` is what the jail has published; it is also returned if they are added to it: what an earlier start left is not adopted.

@@ -438,7 +438,7 @@ fn once<K: Clone + Eq + Hash, V: ?Sized>(
 
 /// The interface of the default route. A family without a default route has that of the other family: "the gateway interface
 /// of the host".
-pub(super) fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
+pub(crate) fn gateway(host: &dyn Host, family: Family) -> Result<Interface> {
     for family in [family, family.other()] {
         if let Some(interface) = host.gateway(family)? {
             return Ok(interface);

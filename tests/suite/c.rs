@@ -1,8 +1,7 @@
 //! Every C and C++ program of c-examples and tests/c, compiled with warnings as errors against the shared library that cargo
 //! built, and run, alone and under valgrind.
 
-use crate::support::cc;
-use crate::support::standin;
+use crate::support::{cc, standin};
 
 use std::path::Path;
 use std::process::Command;

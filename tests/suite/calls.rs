@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use kport::calls::{self, Entry};
 use kport::deadline::Deadline;
-use kport::doctor;
 use kport::error::Result;
 use kport::host::HostInterface;
 use kport::name::{Anchor, JailName};
@@ -20,15 +19,14 @@ use kport::pf::pfctl::Pfctl;
 use kport::publication::{Publication, Redirect};
 use kport::publisher::{Liveness, Outcome, Publisher, Unobserved};
 use kport::rule::Rule;
-use kport::rules;
 use kport::store::Store;
 use kport::trace::{Looked, Party, Release, Trace, World};
+use kport::{doctor, rules};
 use proptest::prelude::*;
 
 use crate::support::fake_kernel::{Fake, RULE, Stored};
-use crate::support::offsets as at;
 use crate::support::rig::{Rig, request};
-use crate::support::standin;
+use crate::support::{offsets as at, standin};
 
 const HOST: &str = "192.0.2.1";
 const HOST6: &str = "2001:db8::1";

@@ -4,11 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
-use std::fs;
 use std::mem::{MaybeUninit, offset_of};
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::ptr;
+use std::{fs, ptr};
 
 use kport::error::{Error, Kind};
 use kport::ffi;

@@ -3,11 +3,10 @@
 
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
-use std::panic;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::thread;
+use std::{panic, thread};
 
 use kport::error::Kind;
 use kport::ffi::guard::{SILENCED, give, guard};

@@ -5,9 +5,8 @@ mod print;
 use ipnet::IpNet;
 use kport::net::{Direction, Family, Protocol};
 use kport::pfconf::address::{OfInterface, Part};
-use kport::pfconf::flat;
 use kport::pfconf::nested::{ByChild, Children};
-use kport::pfconf::{Conf, Outline, RuleKind, Section, names};
+use kport::pfconf::{Conf, Outline, RuleKind, Section, flat, names};
 use kport::rule::{self, Address, Counters, Match, StateOptions};
 use proptest::proptest;
 

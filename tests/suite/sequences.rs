@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use crate::support::rig::{Rig, files};
-use kport::conflict;
 use kport::error::Kind;
 use kport::host::{Host, Interfaces, Listener};
 use kport::name::{Anchor, JailName};
@@ -13,10 +12,9 @@ use kport::options::Options;
 use kport::pf::Firewall;
 use kport::publication::Redirect;
 use kport::publisher::{Liveness, Request, Unobserved};
-use kport::rule;
-use kport::rules;
 use kport::spec::Spec;
 use kport::store::Store;
+use kport::{conflict, rule, rules};
 use proptest::prelude::*;
 use proptest::sample::select;
 

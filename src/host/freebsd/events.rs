@@ -1,11 +1,10 @@
 //! Events of jails and networks: kqueue(2), with EVFILT_JAIL of FreeBSD 15 and the routing sockets of network stacks.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr;
 use std::time::Duration;
+use std::{io, ptr};
 
 use libc::{c_int, kevent, timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};

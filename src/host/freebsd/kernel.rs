@@ -1,10 +1,9 @@
 //! The calls of the kernel: sysctl(3), jail_get(2), and the requests of netintro(4) about interfaces.
 
 use std::ffi::{CStr, CString};
-use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::ptr;
+use std::{io, ptr};
 
 use libc::{IFNAMSIZ, JAIL_DYING, c_int, c_uint, c_ulong, c_void, iovec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};

@@ -16,12 +16,11 @@
 //!   that needs PRIV_DEBUG_DENIED, which no jail has);
 //! * root of the jail may stop or kill it: a stopped child is not waited for, and the wait has a limit.
 
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::ptr;
 use std::time::Duration;
+use std::{io, ptr};
 
 use libc::{c_int, c_uint, c_void, pid_t};
 use nix::sys::signal::{SigSet, SigmaskHow};

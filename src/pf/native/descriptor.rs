@@ -1,12 +1,10 @@
 //! The one descriptor of a device in a process, in a host that may fork, and that may close descriptors which are not its
 //! own.
 
-use std::io;
-use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process;
 use std::sync::{Arc, Mutex};
+use std::{io, mem, process};
 
 use rustix::fs::{Mode, OFlags, fstat};
 

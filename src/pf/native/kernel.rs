@@ -1,7 +1,6 @@
 //! The calls of pf(4), each with its struct, and their errors.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use super::layout::*;
 use super::netlink::{Attributes, Command};

@@ -127,22 +127,49 @@ pub fn number_of_children(kernel: &dyn Kernel, anchor: &str) -> Answer<u32> {
 
 /// The names of the anchors directly below `anchor`, sorted; none if that anchor does not exist.
 pub fn children(kernel: &dyn Kernel, anchor: &str) -> Answer<Vec<String>> {
+    other_children(kernel, anchor, &[])
+}
+
+/// Those that are not among `known`, which are sorted. The kernel walks to each child that is asked for by its number, so a few
+/// among many are searched for by the places that they leave to the others.
+pub fn other_children(kernel: &dyn Kernel, anchor: &str, known: &[&str]) -> Answer<Vec<String>> {
     let count = number_of_children(kernel, anchor)?;
+    let all = count as usize;
     let mut request = PfiocRuleset::new_zeroed();
     request.path = field(anchor);
-    let mut names = vec![];
-    for nr in 0..count {
-        request.nr = nr;
+    let mut at = |place: usize| {
+        request.nr = u32::try_from(place).unwrap_or(u32::MAX);
         let answer = kernel.call(Call::GetRuleset(&mut request));
         answer.map_err(|failure| failure.of_what_is_gone().about(format_args!("anchor \"{anchor}\"")))?;
-        names.push(text(&request.name));
+        Ok(text(&request.name))
+    };
+    let few = all.saturating_sub(known.len()) < all / 16;
+    let mut others: Vec<String> = vec![];
+    let mut next = 0;
+    while others.len() + known.len() < all && few {
+        let mut last = others.len() + known.len();
+        while next < last {
+            let middle = next.midpoint(last);
+            match at(middle)? == known[middle - others.len()] {
+                true => next = middle + 1,
+                false => last = middle,
+            }
+        }
+        others.push(at(next)?);
+        next += 1;
+    }
+    // also if one of those that are known is gone
+    if !few && all != known.len() || others.iter().any(|other| known.binary_search(&other.as_str()).is_ok()) {
+        others = (0..all).map(at).collect::<Answer<_>>()?;
+        others.retain(|other| known.binary_search(&other.as_str()).is_err());
     }
     // the list is not locked: an anchor that was added or removed has changed the numbers of the others
-    if count > 0 && number_of_children(kernel, anchor)? != count {
+    if !others.is_empty() && number_of_children(kernel, anchor)? != count {
         return Err(Failure::new("DIOCGETRULESET", libc::EBUSY).about(format_args!("anchor \"{anchor}\"")));
     }
-    names.sort();
-    Ok(names)
+    others.sort();
+    others.dedup();
+    Ok(others)
 }
 
 /// A run of pf, and the main ruleset that it had when it was read.

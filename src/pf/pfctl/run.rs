@@ -1,9 +1,8 @@
 //! One run of pfctl(8): as `-v` prints it, and what its output means.
 
-use std::fmt;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::child::{End, Output};
 use crate::error::{Error, Kind, quoted};

@@ -1,11 +1,10 @@
 //! Builds programs with the shared library that cargo built for these tests, and runs them.
 
-use std::env;
-use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::{env, fs};
 
 /// The warnings that every C and C++ program here must compile without.
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
