@@ -25,7 +25,7 @@ use rustix::io::FdFlags;
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Result, Setting, error};
-use crate::files::{self, Taken};
+use crate::files::{self, taken};
 
 /// The maximum size of an output that is kept, in bytes. The rules of an anchor with a mapping for every port fit.
 const MAX_OUTPUT: usize = 64 << 20;
@@ -69,7 +69,7 @@ pub(crate) fn run(
 ) -> io::Result<Output> {
     // a descriptor with a number below 3 would be overwritten when the child's standard descriptors are set up: one of
     // these by the other, and any that std opens for it
-    let taken = Taken::standard();
+    let taken = taken();
     let stdin = input_file(input)?;
     let (out, child_out) = files::pipe()?;
     let (err, child_err) = files::pipe()?;
@@ -275,8 +275,9 @@ fn input_file(input: &[u8]) -> io::Result<File> {
 
 #[cfg(any(target_os = "linux", target_os = "freebsd"))]
 fn unnamed_file() -> io::Result<File> {
-    use rustix::fs::{MemfdFlags, memfd_create};
-    Ok(files::above_stdio(|| Ok(memfd_create("kport", MemfdFlags::CLOEXEC)?))?.into())
+    // not rustix's, which looks the function up by dlsym(3): a static program has none
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    Ok(files::above_stdio(|| Ok(memfd_create("kport", MFdFlags::MFD_CLOEXEC)?))?.into())
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]

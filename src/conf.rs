@@ -221,7 +221,6 @@ pub fn check(conf: &Conf, host: &dyn Host) -> Result<Vec<Error>> {
 fn of_line(host: &dyn Host, interfaces: &[HostInterface], request: &Request) -> Result<Vec<Redirect>> {
     let places = Interfaces(interfaces);
     let families = &request.options.families;
-    // the jail is not asked
     let nobody = || Family::ALL.map(|family| *NOBODY.of(family)).to_vec();
     let mut addresses = if request.addresses.is_empty() { nobody() } else { request.addresses.clone() };
     addresses.retain(|address| families.is_empty() || families.contains(&Family::of(*address)));

@@ -33,12 +33,12 @@ pub(crate) fn in_helper() {
 
 /// Opens with `open`, under a number of 3 or more and with close-on-exec.
 pub(crate) fn above_stdio<T: Into<OwnedFd>>(open: impl FnOnce() -> io::Result<T>) -> io::Result<OwnedFd> {
-    let _taken = Taken::standard();
+    let _taken = taken();
     lift(open()?.into())
 }
 
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let _taken = Taken::standard();
+    let _taken = taken();
     // std's pipes are close-on-exec
     let (read, write) = io::pipe()?;
     Ok((lift(read.into())?, lift(write.into())?))
@@ -53,28 +53,22 @@ pub(crate) fn open(path: &Path, flags: OFlags, mode: Mode) -> io::Result<File> {
     }
 }
 
-/// Occupies the closed ones of the numbers 0 to 2, until it is dropped: what is opened meanwhile does not get them.
+/// Occupies the closed ones of the numbers 0 to 2, until they are dropped: what is opened meanwhile does not get them.
 /// Reading and writing them fails, as it did before.
 #[must_use]
-pub(crate) struct Taken {
-    _descriptors: Vec<OwnedFd>,
-}
-
-impl Taken {
-    pub(crate) fn standard() -> Taken {
-        if HELPER.load(Ordering::Relaxed) {
-            return Taken { _descriptors: vec![] };
-        }
-        let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-        let asked = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        let mut asked = asked.map(|standard| PollFd::from_borrowed_fd(standard, PollFlags::empty()));
-        let unknown = poll(&mut asked, Some(&Timespec::default())).is_err();
-        let closed = asked.iter().filter(|standard| unknown || standard.revents().contains(PollFlags::NVAL)).count();
-        // a directory that always exists
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = |_| rustix::fs::open("/", flags, Mode::empty()).ok();
-        Taken { _descriptors: (0..closed).filter_map(root).collect() }
+pub(crate) fn taken() -> Vec<OwnedFd> {
+    if HELPER.load(Ordering::Relaxed) {
+        return vec![];
     }
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let ask = |standard| PollFd::from_borrowed_fd(standard, PollFlags::empty());
+    let mut asked = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(ask);
+    let unknown = poll(&mut asked, Some(&Timespec::default())).is_err();
+    let closed = asked.iter().filter(|standard| unknown || standard.revents().contains(PollFlags::NVAL)).count();
+    // a directory that always exists
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = |_| rustix::fs::open("/", flags, Mode::empty()).ok();
+    (0..closed).filter_map(root).collect()
 }
 
 /// The host may just have closed a standard descriptor, or another call of kport may have released one.

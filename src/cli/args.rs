@@ -14,7 +14,7 @@ use crate::publisher::Request;
 use crate::spec::{self, Spec};
 use crate::trace::{IpProtocol, Release};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::flags::{self, PublishFlags, RuleFlags, heading};
 
@@ -27,6 +27,7 @@ pub const USAGE: u8 = 64;
 /// Publish ports of FreeBSD jails through pf(4).
 #[derive(Debug, Parser)]
 #[command(name = "kport", version, disable_help_subcommand = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -73,7 +74,8 @@ fn alone(line: &[OsString]) -> Option<clap::Command> {
         Some(arguments(clap::Command::new(name)))
     };
     let command = line.iter().skip(1).find_map(command)?;
-    Some(Global::augment_args(clap::Command::new("kport")).subcommand(command))
+    let kport = clap::Command::new("kport").version("").disable_help_flag(true).disable_version_flag(true);
+    Some(Global::augment_args(kport).subcommand(command))
 }
 
 /// Options of every command.
@@ -99,11 +101,17 @@ pub struct Global {
     #[arg(long, global = true, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
     /// Report each step, and pfctl(8)'s input and output; twice: also the host
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// Print errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    pub version: Option<bool>,
+    /// Print the options of a command
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    pub help: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -19,7 +19,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::{Behind, Event, Events, Host, HostInterface, Interfaces, Jail, Jails, Listener, Process};
 use crate::error::{Error, Kind, Result, error};
-use crate::files::{Taken, above_stdio};
+use crate::files::{above_stdio, taken};
 use crate::net::{Family, Interface, PerFamily, Protocol};
 
 /// The running host.
@@ -39,7 +39,7 @@ impl Host for System {
     fn gateway(&self, family: Family) -> Result<Option<Interface>> {
         // addresses that nobody has (RFC 5737, RFC 3849): to reach one, only a default route is left; nothing is sent
         let outside = *PerFamily { inet: "192.0.2.1", inet6: "2001:db8::1" }.of(family);
-        let _taken = Taken::standard();
+        let _taken = taken();
         let socket = UdpSocket::bind((family.unspecified(), 0));
         let own = socket.and_then(|socket| socket.connect((outside, 9)).and_then(|()| socket.local_addr()));
         // there is no route, or the kernel does not have the family
@@ -49,7 +49,7 @@ impl Host for System {
 
     fn interfaces(&self) -> Result<Vec<HostInterface>> {
         // getifaddrs(3) opens a socket, which must not get the number of a closed standard input
-        let _taken = Taken::standard();
+        let _taken = taken();
         let all = getifaddrs().map_err(|errno| Error::io("getifaddrs", &errno.into()))?;
         let mut found: Vec<HostInterface> = Vec::new();
         for entry in all {
@@ -104,12 +104,12 @@ impl Host for System {
     }
 
     fn boot_id(&self) -> Result<String> {
-        let _taken = Taken::standard();
+        let _taken = taken();
         procfs::sys::kernel::random::boot_id().map_err(no_proc)
     }
 
     fn uptime(&self) -> Result<u64> {
-        let _taken = Taken::standard();
+        let _taken = taken();
         Ok(procfs::Uptime::current().map_err(no_proc)?.uptime as u64)
     }
 }
@@ -130,7 +130,7 @@ pub fn ephemeral(range: &str) -> RangeInclusive<u16> {
 
 /// What procfs reads in a file; nothing if there is no such file, as with a kernel without IPv6.
 fn read<T: Default>(file: &str, read: impl FnOnce() -> ProcResult<T>) -> Result<T> {
-    let _taken = Taken::standard();
+    let _taken = taken();
     match read() {
         Err(ProcError::NotFound(_)) => Ok(T::default()),
         read => read.map_err(|error| error!(System, "read {file}: {error}")),

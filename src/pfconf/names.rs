@@ -44,8 +44,7 @@ pub fn number(text: &str) -> Option<u64> {
 pub fn services(text: &str) -> HashMap<String, u16> {
     let mut all = HashMap::new();
     for line in text.lines() {
-        let (entry, _) = line.split_once('#').unwrap_or((line, ""));
-        let mut words = entry.split_whitespace();
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
         let name = words.next();
         let Some(port) = words.next().and_then(|port| port.split('/').next()?.parse().ok()) else { continue };
         name.into_iter().chain(words).for_each(|name| _ = all.entry(name.to_owned()).or_insert(port));

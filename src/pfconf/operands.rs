@@ -228,8 +228,8 @@ pub(super) fn of_interface(text: &str, dynamic: bool, bits: Option<u8>) -> Read<
 }
 
 /// What a system without the file has of services(5).
-const COMMON: &str = "ftp 21\nssh 22\ntelnet 23\nsmtp 25\ndomain 53\nbootps 67\nbootpc 68\nhttp 80\nwww 80\npop3 110\nauth 113\nntp 123\n\
-    imap 143\nsnmp 161\nhttps 443\nisakmp 500\nsyslog 514\nsubmission 587\nimaps 993\npop3s 995\nmysql 3306\npostgresql 5432";
+const COMMON: &str = "ftp 21\nssh 22\ntelnet 23\nsmtp 25\ndomain 53\nbootps 67\nbootpc 68\nhttp 80\nwww 80\npop3 110\n\
+    auth 113\nntp 123\nimap 143\nsnmp 161\nhttps 443\nsyslog 514\nsubmission 587\nimaps 993\npop3s 995";
 
 thread_local! {
     /// Those of this system. A lock would wait for ever in a child that was forked while another thread reads them.
@@ -241,8 +241,7 @@ thread_local! {
 fn port(text: &str) -> Read<u16> {
     let number = names::number(text).and_then(|number| u16::try_from(number).ok());
     let found = number.or_else(|| SERVICES.with(|services| services.get(text).copied()));
-    let unknown = || format!("port {}, neither a number nor a service of services(5), is not known", quoted(text));
-    found.ok_or_else(unknown)
+    found.ok_or_else(|| format!("port {}, neither a number nor a service of services(5), is not known", quoted(text)))
 }
 
 pub(super) fn unary(words: &mut Words<'_>) -> Option<Operator> {

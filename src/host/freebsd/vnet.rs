@@ -32,7 +32,7 @@ use super::rtsock::{self, links, reachable};
 use super::{kernel, socket};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind, Result, Setting, error, quoted};
-use crate::files::{Taken, above_stdio};
+use crate::files::{above_stdio, taken};
 use crate::host::{Jail, Router, Watch};
 use crate::net::Family;
 
@@ -118,7 +118,7 @@ fn failed(jail: &Jail, step: c_uint, errno: c_int) -> Error {
 /// without a MIB it passes a routing socket.
 fn ask(jid: i32, mib: Option<[c_int; 6]>, room: usize, deadline: Deadline) -> Result<Answer> {
     // also for the descriptor of the child, and what it passes
-    let _taken = Taken::standard();
+    let _taken = taken();
     let (reader, writer) = UnixStream::pair().map_err(|e| Error::io("socketpair", &e))?;
     let lift = |stream: UnixStream| above_stdio(|| Ok(stream)).map_err(|e| Error::io("socketpair", &e));
     let (reader, writer) = (lift(reader)?, lift(writer)?);
