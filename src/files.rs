@@ -66,8 +66,7 @@ pub(crate) fn taken() -> Vec<OwnedFd> {
     let unknown = poll(&mut asked, Some(&Timespec::default())).is_err();
     let closed = asked.iter().filter(|standard| unknown || standard.revents().contains(PollFlags::NVAL)).count();
     // a directory that always exists
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = |_| rustix::fs::open("/", flags, Mode::empty()).ok();
+    let root = |_| rustix::fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok();
     (0..closed).filter_map(root).collect()
 }
 

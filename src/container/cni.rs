@@ -348,8 +348,8 @@ fn gc(network: &Network, program: &dyn Program) -> Result<(), Failure> {
 
 fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program) -> Result<(), Failure> {
     network.at_least("0.4.0", "CHECK")?;
-    let (own, names, _) = asked(network, environment)?;
-    if own.mappings.is_empty() {
+    let (own, names) = Attachment::named(environment, network)?;
+    if input::jail(environment).and_then(|_| network.mappings())?.is_empty() {
         return Ok(());
     }
     let work = Work::begin(program, program.session(network.overrides()?)?, &names)?;
@@ -362,6 +362,7 @@ fn check(network: &Network, environment: &Environment<'_>, program: &dyn Program
         );
         return Err(Failure::new(Code::Unknown, why));
     };
+    let (own, ..) = asked(network, environment)?;
     let differs = |why: String| Err(Failure::new(Code::Differs, why));
     if !attachments.list.contains(&own) {
         return differs(format!(

@@ -21,6 +21,8 @@ gives 0 publish app 8200:80
 
 # one_of WHAT FILE...: the rules of web are those of one of these files
 one_of() {
+	# the pfctl(8) of a killed one may still load, and rules that are read meanwhile are of both
+	while pgrep -qx pfctl; do sleep 0.02; done
 	rules_of web >"$WORK/are"
 	what=$1
 	shift
