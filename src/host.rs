@@ -311,7 +311,7 @@ pub fn has_borrowed_rights() -> bool {
 ///
 /// # Errors
 ///
-/// [`Kind::Unsupported`] on a system that is neither FreeBSD nor Linux.
+/// `Kind::Unsupported` on a system that is neither FreeBSD nor Linux.
 pub fn events() -> Result<Box<dyn Events + Send>> {
     #[cfg(target_os = "freebsd")]
     return Ok(Box::new(freebsd::Queue::new()?));
@@ -355,7 +355,7 @@ impl<'a> Deref for Behind<'a> {
 
 /// The facts that kport reads from the host. Each result is true at this moment only.
 pub trait Host {
-    /// The host that answers what this one does not answer itself; without one that is [`Kind::Unsupported`].
+    /// The host that answers what this one does not answer itself; without one that is `Kind::Unsupported`.
     fn behind(&self) -> Result<Behind<'_>> {
         Err(unsupported())
     }
@@ -399,8 +399,8 @@ pub trait Host {
 
     /// The addresses of a jail with `vnet`, in the order of its interfaces, without loopback, link-local and
     /// unspecified ones, and without those of interfaces that are down. The answer comes from the jail's root, who may
-    /// lie or not answer: the latter is [`Kind::Unavailable`], as is a jail that is
-    /// gone. No answer `within` the time is [`Kind::Busy`]; the jail cannot cause any other
+    /// lie or not answer: the latter is `Kind::Unavailable`, as is a jail that is
+    /// gone. No answer `within` the time is `Kind::Busy`; the jail cannot cause any other
     /// error.
     fn vnet_addresses(&self, jail: &Jail, within: Duration) -> Result<Vec<IpAddr>> {
         self.behind()?.vnet_addresses(jail, within)

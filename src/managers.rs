@@ -42,7 +42,7 @@ pub struct Manager {
     /// The variable of its hooks that names the jail.
     pub variable: Option<&'static str>,
     /// The jail that a hook is called for; `None` if the variables of this manager are not set. It fails with
-    /// [`Kind::Argument`](crate::error::Kind::Argument) for an invalid jid.
+    /// `Kind::Argument` for an invalid jid.
     pub identity: fn(&Environment<'_>) -> Result<Option<Identity>>,
     /// The files with the ports that it has published by itself.
     pub exports: Option<Exports>,

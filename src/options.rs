@@ -257,9 +257,9 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`](crate::error::Kind::Argument) for a value that the option cannot have; if it is an item of a list that
+    /// `Kind::Argument` for a value that the option cannot have; if it is an item of a list that
     /// was given as one string, [`Error::offset`] is that of the item. The message does not repeat the name.
-    /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) for an unknown name.
+    /// `Kind::Unsupported` for an unknown name.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         let unknown = || Err(error!(Unsupported, "{} is not an option of kport", quoted(name)));
         NAMED.set(self, name, given).unwrap_or_else(unknown)

@@ -112,9 +112,9 @@ pub struct Outcome {
 
 /// Publishes on one host, through one firewall, with one state directory.
 ///
-/// Every method fails with [`Kind::Permission`] if the caller may not change pf or the state directory, with [`Kind::Busy`]
-/// if the lock or pf stayed busy until the deadline, with [`Kind::System`] if a system call or pfctl(8) failed, and with
-/// [`Kind::Internal`] on a defect of kport. The other kinds are listed with each method. The text of an error ends with the
+/// Every method fails with `Kind::Permission` if the caller may not change pf or the state directory, with `Kind::Busy`
+/// if the lock or pf stayed busy until the deadline, with `Kind::System` if a system call or pfctl(8) failed, and with
+/// `Kind::Internal` on a defect of kport. The other kinds are listed with each method. The text of an error ends with the
 /// notes.
 pub struct Publisher<'a> {
     host: &'a dyn Host,
@@ -142,9 +142,9 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Conflict`] if one of the ports is in use, or no port is free for `auto`; [`Kind::Unavailable`] if pf would not
-    /// evaluate the rules, or the jail's address or the gateway interface is unknown; [`Kind::Unsupported`] if the jail is on
-    /// the host's network, or an option cannot be used with a protocol; [`Kind::Argument`] for an address that cannot be the
+    /// `Kind::Conflict` if one of the ports is in use, or no port is free for `auto`; `Kind::Unavailable` if pf would not
+    /// evaluate the rules, or the jail's address or the gateway interface is unknown; `Kind::Unsupported` if the jail is on
+    /// the host's network, or an option cannot be used with a protocol; `Kind::Argument` for an address that cannot be the
     /// target of a redirect, and for options that contradict each other.
     pub fn publish(&self, request: &Request) -> Result<Outcome> {
         self.publish_all(std::slice::from_ref(request))
@@ -156,7 +156,7 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     ///
-    /// As for [`Publisher::publish`]; [`Kind::Argument`] if there is no request, and for requests of several jails.
+    /// As for [`Publisher::publish`]; `Kind::Argument` if there is no request, and for requests of several jails.
     pub fn publish_all(&self, requests: &[Request]) -> Result<Outcome> {
         let Some(Request { jail, no_jail, .. }) = requests.first() else {
             return Err(error!(Argument, "there is nothing to publish; unpublish the jail instead"));

@@ -80,7 +80,7 @@ impl Rate {
     /// PF_THRESHOLD_MAX of sys/netpfil/pf/pf.h.
     pub const MAX: u32 = u32::MAX / 1000;
 
-    /// An error of [`Kind::Argument`] if a number is 0 or `connections` is above [`Rate::MAX`].
+    /// An error of `Kind::Argument` if a number is 0 or `connections` is above [`Rate::MAX`].
     pub fn new(connections: u32, seconds: u32) -> Result<Rate> {
         let fits = (1..=Rate::MAX).contains(&connections) && seconds > 0;
         if fits { Ok(Rate { connections, seconds }) } else { Err(Rate::refused(&format!("{connections}/{seconds}"))) }

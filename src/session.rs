@@ -87,7 +87,7 @@ pub struct Session {
 
 impl Session {
     /// Chooses the firewall. Nothing is changed or created yet. [`Backend::Auto`] always finds one; a backend that was
-    /// requested by name is used or an error: [`Kind::Unsupported`] for native if there is no FreeBSD pf.
+    /// requested by name is used or an error: `Kind::Unsupported` for native if there is no FreeBSD pf.
     pub fn new(settings: &Settings, host: Box<dyn Host>) -> Result<Session> {
         Session::traced(settings, host, None)
     }

@@ -67,7 +67,7 @@ impl State {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for what is not a whole state, without an id, and for an invalid jid.
+    /// `Kind::Argument` for what is not a whole state, without an id, and for an invalid jid.
     pub fn identity(&self) -> error::Result<Identity> {
         if let Some(why) = &self.broken {
             return Err(not_a_state(why));
@@ -173,7 +173,7 @@ fn not_a_state(why: &str) -> Error {
 ///
 /// # Errors
 ///
-/// [`Kind::Spec`] for annotations that cannot be read, [`Kind::Permission`] for what is not allowed; those of
+/// `Kind::Spec` for annotations that cannot be read, `Kind::Permission` for what is not allowed; those of
 /// [`Publisher::publish`].
 pub fn start(state: &State, allowed: &Allowed, program: &dyn Program) -> error::Result<()> {
     let Identity { name, jid, .. } = state.identity()?;

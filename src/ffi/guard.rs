@@ -24,7 +24,7 @@ pub fn give<T>(out: Out<'_, T>, err: Out<'_, kport_error>, act: impl FnOnce() ->
     })
 }
 
-/// Whether [`silence_panics`] was called. Nobody waits for another thread that is in it: this process may be a child, forked
+/// Whether `silence_panics` was called. Nobody waits for another thread that is in it: this process may be a child, forked
 /// at that moment, which does not have the other thread.
 pub static SILENCED: AtomicBool = AtomicBool::new(false);
 

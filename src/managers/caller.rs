@@ -18,7 +18,7 @@ impl Environment<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for an invalid jid.
+    /// `Kind::Argument` for an invalid jid.
     pub fn jid(&self, name: &str) -> Result<Option<i32>> {
         self.get(name).map(|text| jid(name, &text)).transpose()
     }
@@ -69,8 +69,8 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] if nothing identifies the jail, or two sources name different jails: the ports of one must not be
-    /// published for the other. [`Kind::Unavailable`] if there is no jail with the given jid.
+    /// `Kind::Argument` if nothing identifies the jail, or two sources name different jails: the ports of one must not be
+    /// published for the other. `Kind::Unavailable` if there is no jail with the given jid.
     pub fn find(
         environment: &Environment<'_>, state: Option<Identity>, given: (Option<&str>, Option<i32>), host: &dyn Host,
     ) -> Result<Caller> {
@@ -113,7 +113,7 @@ impl Caller {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if it does not run.
+    /// `Kind::Unavailable` if it does not run.
     pub fn check_started(&self, host: &dyn Host) -> Result<()> {
         let Some(manager) = self.calls_after_failure else { return Ok(()) };
         if host.jail(self.jail.as_str())?.is_some_and(|jail| !jail.dying) {

@@ -20,7 +20,7 @@ pub struct Exports {
     ///
     /// # Errors
     ///
-    /// [`Kind::Argument`] for a file of another kind. Those of [`TextOf`].
+    /// `Kind::Argument` for a file of another kind. Those of [`TextOf`].
     pub read: fn(&Path, TextOf<'_>) -> Result<Vec<Port>>,
 }
 
@@ -136,7 +136,7 @@ impl Imported {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unsupported`] if kport cannot publish all ports.
+    /// `Kind::Unsupported` if kport cannot publish all ports.
     pub fn requests(&self, jail: &JailName) -> Result<Vec<Request>> {
         if let Some(why) = self.unsupported.first() {
             return Err(error!(Unsupported, "nothing was published: {why}"));
@@ -170,7 +170,7 @@ impl Import {
 ///
 /// # Errors
 ///
-/// [`Kind::Argument`] for a port without a jail.
+/// `Kind::Argument` for a port without a jail.
 pub fn by_jail(ports: Vec<Port>, jail: Option<&JailName>) -> Result<Import> {
     let mut import = Import::default();
     let mut of_jails: BTreeMap<JailName, Vec<Port>> = BTreeMap::new();

@@ -81,7 +81,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available.
+    /// `Kind::Unavailable` if pf is not available.
     pub fn lost<'j>(&self, jails: impl IntoIterator<Item = &'j JailName>) -> Result<Vec<JailName>> {
         let survey = Survey::new(self)?;
         let mut lost = vec![];
@@ -101,7 +101,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
+    /// `Kind::Unavailable` if pf is not available. An error of one jail does not stop the others; the kind is
     /// that of [`Error::all`].
     pub fn restore(&self) -> Result<Outcome> {
         self.run(&[], |writer| {
@@ -118,7 +118,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available. An error of one jail does not stop the others; the kind is
+    /// `Kind::Unavailable` if pf is not available. An error of one jail does not stop the others; the kind is
     /// that of [`Error::all`].
     pub fn gc(&self) -> Result<Outcome> {
         self.run(&[], gc)

@@ -60,7 +60,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     ///
-    /// [`Kind::Unavailable`] if pf is not available. A record that cannot be read is not an error: see [`Listed::problem`].
+    /// `Kind::Unavailable` if pf is not available. A record that cannot be read is not an error: see [`Listed::problem`].
     pub fn list(&self, jail: Option<&JailName>) -> Result<Vec<Listed>> {
         list(&Survey::new(self)?, jail, false)
     }

@@ -97,7 +97,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// As for [`Options::set`]; for `address` also [`Kind::Unsupported`] if the jail is on the host's network.
+    /// As for [`Options::set`]; for `address` also `Kind::Unsupported` if the jail is on the host's network.
     pub fn set(&mut self, name: &str, given: &Given) -> Result<()> {
         NAMED.set(self, name, given).unwrap_or_else(|| self.options.set(name, given))
     }

@@ -129,7 +129,7 @@ pub struct Documents {
 
 impl Store {
     /// The documents of a folder, which is created if it is missing. Waits for the folder's lock until `deadline`, then fails
-    /// with [`Kind::Busy`](crate::error::Kind::Busy). This lock is taken before the store's own, never after it.
+    /// with `Kind::Busy`. This lock is taken before the store's own, never after it.
     pub fn documents(&self, folder: &str, deadline: Deadline) -> Result<Documents> {
         let dir = dir::own(&self.dir.join(folder))?;
         Ok(Documents { _lock: Lock::take(&dir, deadline)?, dir })
