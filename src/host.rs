@@ -270,13 +270,13 @@ pub struct Listener {
     pub port: u16,
 }
 
+#[cfg(any(target_os = "freebsd", target_os = "linux"))]
 impl Listener {
     /// A socket that is bound to an address, and accepts these families if it is every address.
     pub(crate) fn bound(protocol: Protocol, families: PerFamily<bool>, address: IpAddr, port: u16) -> Listener {
-        if address.is_unspecified() {
-            return Listener { protocol, families, address: None, port };
-        }
-        Listener { protocol, families: PerFamily::only(Family::of(address)), address: Some(address), port }
+        let is_every = address.is_unspecified();
+        let families = if is_every { families } else { PerFamily::only(Family::of(address)) };
+        Listener { protocol, families, address: (!is_every).then_some(address), port }
     }
 }
 
